@@ -135,6 +135,9 @@ begin
         end;
     end loop;
 
+    if v_gate.gate_type = 'budget' and v_status = 'passed' and v_gate.id = any (v_ended) then
+        v_changes := v_changes || nofx.budget_raise(v_gate, p);
+    end if;
     v_changes := v_changes || nofx.gates_conclude(v_ended, jsonb_strip_nulls(jsonb_build_object(
         'decision', p ->> 'decision', 'actor', p ->> 'actor', 'by', p -> 'by', 'reason', p ->> 'reason',
         'is_self', case when (p -> 'who' ->> 'subject') = any (nofx.gate_excluded(v_gate.run_id, '{}')) then true end)), v_now);

@@ -71,10 +71,26 @@ begin
         and (p_used_at is null or p_used_at between p_created_at and p_expires_at);
 end
 $$;
+create or replace function nofx.llm_call_is_sound(
+    p_tenant_id text, p_state text, p_attempt integer, p_reserved bigint, p_charged bigint, p_is_estimated boolean,
+    p_started_at timestamptz, p_due_at timestamptz, p_ended_at timestamptz
+) returns boolean
+    language plpgsql immutable
+as $$
+begin
+    return p_tenant_id <> '' and p_attempt >= 1 and coalesce(p_reserved, 0) >= 0 and coalesce(p_charged, 0) >= 0 and p_due_at > p_started_at
+        and case p_state
+            when 'open' then p_ended_at is null and p_charged is null and not p_is_estimated
+            when 'settled' then p_ended_at is not null
+            else false
+        end;
+end
+$$;
 revoke execute on function
     nofx.run_is_sound(text, text, integer, integer, integer, integer, integer, integer, integer, integer, timestamptz,
                       timestamptz, timestamptz),
     nofx.step_is_sound(text, integer, integer, integer, integer, integer, integer, integer, timestamptz, timestamptz,
                        timestamptz, timestamptz, boolean, boolean),
     nofx.attempt_is_sound(text, integer, timestamptz),
-    nofx.gate_link_is_sound(text, bytea, timestamptz, timestamptz, timestamptz) from public;
+    nofx.gate_link_is_sound(text, bytea, timestamptz, timestamptz, timestamptz),
+    nofx.llm_call_is_sound(text, text, integer, bigint, bigint, boolean, timestamptz, timestamptz, timestamptz) from public;

@@ -1,7 +1,7 @@
 -- Creates a run with its steps, edges and first events. No other transaction can see the run yet, so it locks no run and does not call
 -- nofx.runs_settle: it writes each row once, and the run's with its counters.
 --
--- p: {caller, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s,
+-- p: {caller, id, goal, plan, plan_digest, request_digest, idempotency_key, actor, timeout_s, budget_usd_micros,
 --     traceparent, workspace: {archive, base, diff} (artifact ids), artifacts: [ids that inputs name], steps: [..], edges: [{parent, child}]}
 -- -> {result: created, id, status, ready: [wake-ups]}. With `existing` (same key, same request) and `conflict` (same key, other request): id
 -- and status of the run that has the key. With `invalid`: problems. Raises NF429 if a limit of the tenant is reached.
@@ -70,11 +70,11 @@ begin
                     blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer, approval jsonb)
     ), made as (
         insert into nofx.run (id, tenant_id, status, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s,
-                              deadline_at, traceparent, workspace, created_by, authors, created_at, steps_ready, steps_pending, event_seq)
+                              deadline_at, traceparent, workspace, created_by, authors, created_at, budget_usd_micros, steps_ready, steps_pending, event_seq)
         select v_id, v_tenant, 'queued', p ->> 'goal', p -> 'plan', p ->> 'plan_digest', p ->> 'request_digest',
                p ->> 'idempotency_key', (p ->> 'timeout_s')::integer,
                v_now + make_interval(secs => (p ->> 'timeout_s')::integer), p ->> 'traceparent', v_workspace, v_call ->> 'actor', v_authors, v_now,
-               count(*) filter (where i.is_ready), count(*) filter (where not i.is_ready),
+               (p ->> 'budget_usd_micros')::bigint, count(*) filter (where i.is_ready), count(*) filter (where not i.is_ready),
                1 + count(*) filter (where i.is_ready)
           from item i
             on conflict do nothing

@@ -60,11 +60,12 @@ begin
                as g(id uuid, gate_type text, status text, on_pass text, subject jsonb, evidence_uri text, reason text,
                     expires_after_s integer)
           left join lateral (
-            -- What evidence decides needs no rule. Whether changed checks count is asked by the system, so the policy alone says who decides.
+            -- What evidence decides needs no rule. Whether changed checks count, and for more money,
+            -- the system asks, so the policy alone says who decides.
             select nofx.approval_strictest(q.asked, nofx.approval_policy(i.tenant_id)) as rule,
                    nofx.step_binding(q.id, g.subject, g.evidence_uri) as bound,
                    p_now + make_interval(secs => nofx.approval_seconds(q.asked -> 'remind_after_s')) as remind_at
-              from (select s.id, case when g.gate_type = 'manual:gate-change' then '{}' else nofx.approval_asked(s) end as asked
+              from (select s.id, case when g.gate_type in ('manual:gate-change', 'budget') then '{}' else nofx.approval_asked(s) end as asked
                       from nofx.step s where s.id = i.step_id) q
              where g.status = 'pending'
             offset 0) a on true

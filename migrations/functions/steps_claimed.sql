@@ -36,7 +36,8 @@ begin
 end
 $$;
 
--- What binds a step that judges code: {policy: {version, document}, decisions: [{gate_id, gate_type, status, subject, decided_by, decided_at}]}.
+-- What binds a step that judges code or calls models: {policy: {version, document}, decisions: [{gate_id, gate_type, status, subject, decided_by,
+-- decided_at}], and what nofx.llm_terms returns}.
 -- `policy` is null if the tenant has none. `decisions` are of this generation, oldest first: the newest 100 gates of the step that passed or
 -- were waived, and those questions about changed checks that a person let pass for other steps of the run, the newest of each of at most
 -- 100 subjects. `decided_by` is null if a handler decided.
@@ -46,9 +47,12 @@ create or replace function nofx.step_terms(p_tenant_id text, p_step uuid, p_gene
 as $$
 declare
     v_run uuid;
+    v_llm jsonb;
 begin
     select s.run_id into v_run from nofx.step s where s.id = p_step;
+    v_llm := nofx.llm_terms(p_tenant_id, v_run);
     return json_build_object(
+        'cooldowns', v_llm -> 'cooldowns', 'is_budgeted', v_llm -> 'is_budgeted',
         'policy', (
             select json_build_object('version', p.version, 'document', p.document)
               from nofx.policy p

@@ -4,6 +4,7 @@
 mod account;
 mod artifact;
 mod audit;
+mod cost;
 mod event;
 mod gate;
 mod key;
@@ -22,6 +23,7 @@ pub use account::{
 };
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
+pub use cost::{BudgetState, CallCosts, Costs, DayCost, ModelCost, RunCosts, StepCost};
 pub use event::Event;
 pub use gate::{Approval, Gate, GateDecision, GateLink, MayDecide, OnPass, Standing, WhyNot};
 pub use key::{KeyPurpose, SigningKey, SigningKeys};

@@ -1,4 +1,4 @@
-//! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy,
+//! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, costs, artifacts, lineage, workspaces, rules, the policy,
 //! the audit, keys, health, and the documents of the API.
 
 mod account;
@@ -7,6 +7,7 @@ mod audit;
 #[cfg(feature = "openapi")]
 pub mod contract;
 mod control;
+mod costs;
 mod docs;
 mod health;
 mod keys;
@@ -59,6 +60,8 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(RunsRead, "/runs/{id}/timeline", PAGE, runs::timeline)
         .get_with(RunsRead, "/runs/{id}/gates", PAGE, runs::gates)
         .get(RunsRead, "/runs/{id}/lineage", runs::lineage)
+        .get(RunsRead, "/runs/{id}/costs", costs::of_run)
+        .get_with(RunsRead, "/costs", costs::PARAMETERS, costs::of_tenant)
         .post(RunsControl, "/runs/{id}/cancel", control::cancel)
         .post(RunsControl, "/runs/{id}/pause", control::pause)
         .post(RunsControl, "/runs/{id}/resume", control::resume)

@@ -78,7 +78,7 @@ async fn current(session: &Session) -> Result<Policy, Error> {
 
 fn effective(document: &Map<String, Value>) -> Option<EffectivePolicy> {
     let policy = domain::Policy::parse(&Value::Object(document.clone()), "").ok()?;
-    Some(EffectivePolicy { gates: policy.gates, approvals: policy.approvals })
+    Some(EffectivePolicy { gates: policy.gates, approvals: policy.approvals, models: policy.models })
 }
 
 fn changed(version: u32) -> Error {

@@ -165,6 +165,6 @@ pub async fn version(session: &Session, id: RunId) -> Result<String, Error> {
     run::run_version(session, id).await?.ok_or_else(|| no_run(id))
 }
 
-fn no_run(id: RunId) -> Error {
+pub fn no_run(id: RunId) -> Error {
     Error::NotFound(format!("run {id}"))
 }

@@ -65,6 +65,7 @@ mod tests {
             timeout_s: Some(60),
             policy: shared::domain::Policy::default(),
             decisions: Vec::new(),
+            models: Default::default(),
         }
     }
 

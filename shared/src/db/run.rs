@@ -13,7 +13,7 @@ use super::page::{Page, page};
 use super::row;
 use super::session::{Arg, Session};
 use crate::domain::approval::Approval;
-use crate::domain::{ArtifactId, RunId, RunStatus, StepId, WakeUp};
+use crate::domain::{ArtifactId, MicroUsd, RunId, RunStatus, StepId, WakeUp};
 use crate::error::{Error, Problem};
 use crate::view::{Run, RunPage, RunSummary};
 
@@ -28,6 +28,8 @@ pub struct NewRun<'a> {
     pub idempotency_key: Option<&'a str>,
     pub actor: Option<&'a str>,
     pub timeout_s: Option<u32>,
+    #[serde(rename = "budget_usd_micros")]
+    pub budget: Option<MicroUsd>,
     pub traceparent: String,
     /// Artifact ids by role: archive, base, diff.
     pub workspace: Option<Value>,
@@ -342,6 +344,7 @@ pub async fn run_fetch(session: &Session, run: RunId) -> Result<Option<Run>, Err
     let sql = format!(
         "select r.id, r.status, r.goal, r.plan_digest, r.generation, r.failure, r.timeout_s, r.deadline_at,
                 r.created_by, r.created_at, r.started_at, r.paused_at, r.finished_at,
+                r.budget_usd_micros, r.spent_usd_micros, r.reserved_usd_micros,
                 case when size.plan <= {PLAN_INLINE_BYTES} then r.plan end as plan,
                 case when size.plan > {PLAN_INLINE_BYTES} then json_build_object('bytes', size.plan) end as plan_omitted
            from nofx.run r

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::pool::{Database, Param, answer, database_error};
 use crate::domain::base_origin::BaseOrigin;
+use crate::domain::model_call::DeploymentCooldown;
 use crate::domain::{
     ArtifactId, ArtifactRef, GateDecision, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, StepStatus,
     TenantId, WakeUp,
@@ -59,12 +60,18 @@ pub struct Claimed {
     pub terms: Option<Box<RawValue>>,
 }
 
-/// What binds a step that judges code.
+/// What binds a step that judges code or calls models.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Terms {
     /// The tenant's policy. `None` if it has none.
     pub policy: Option<PolicyVersion>,
     pub decisions: Vec<GateDecision>,
+    /// Deployments of models that failed a short while ago.
+    #[serde(default)]
+    pub cooldowns: Vec<DeploymentCooldown>,
+    /// Whether a budget applies to the step's model calls.
+    #[serde(default)]
+    pub is_budgeted: bool,
 }
 
 /// A version of a policy as it is stored.

@@ -23,6 +23,7 @@ fn columns(max: i32) -> String {
          case when size.error <= {max} then s.error
               else jsonb_build_object('code', s.error -> 'code', 'is_shortened', true,
                                       'message', left(s.error ->> 'message', 2000)) end as error,
+         (select sum(coalesce(c.charged_usd_micros, 0))::bigint from nofx.llm_call c where c.step_id = s.id) as cost_usd_micros,
          array(select p.name
                  from nofx.step_edge e
                  join nofx.step p on p.id = e.parent_id

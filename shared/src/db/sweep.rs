@@ -37,13 +37,18 @@ pub enum Sweep {
     Gates,
     /// Runs whose deadline has passed.
     Runs,
+    /// Model calls whose worker never said how they ended.
+    Calls,
+    /// Gates that wait for money which a budget has again.
+    Budgets,
     /// Ready steps that need another wake-up.
     WakeUps,
 }
 
 impl Sweep {
     /// All kinds. Wake-ups come last, for steps that the others made ready.
-    pub const ALL: [Self; 4] = [Self::Runs, Self::Gates, Self::Leases, Self::WakeUps];
+    pub const ALL: [Self; 6] =
+        [Self::Runs, Self::Gates, Self::Leases, Self::Calls, Self::Budgets, Self::WakeUps];
 
     /// For the log.
     pub fn name(self) -> &'static str {
@@ -51,6 +56,8 @@ impl Sweep {
             Self::Leases => "leases",
             Self::Gates => "gates",
             Self::Runs => "runs",
+            Self::Calls => "calls",
+            Self::Budgets => "budgets",
             Self::WakeUps => "wakeups",
         }
     }
@@ -62,6 +69,8 @@ pub async fn sweep(db: &Database, sweep: Sweep, limit: i32) -> Result<Swept, Err
         Sweep::Leases => "select nofx.sweep_leases($1)",
         Sweep::Gates => "select nofx.sweep_gates($1)",
         Sweep::Runs => "select nofx.sweep_runs($1)",
+        Sweep::Calls => "select nofx.sweep_calls($1)",
+        Sweep::Budgets => "select nofx.sweep_budgets($1)",
         Sweep::WakeUps => "select nofx.sweep_wakeups($1)",
     };
     let swept: Option<Json<Swept>> = db.query_value(sql, &[(&limit, Type::INT4)]).await?;

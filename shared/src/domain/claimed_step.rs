@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::base_origin::BaseOrigin;
 use super::id::{ArtifactId, GateId, RunId, StepId, TenantId};
+use super::model_call::ModelTerms;
 use super::outcome::{ArtifactRef, Workspace};
 use super::policy::Policy;
 use super::status::GateStatus;
@@ -41,6 +42,8 @@ pub struct ClaimedStep {
     /// Gates of this step that passed or were waived since the run was created or retried, oldest first. At most the newest
     /// 100, and only for handlers that take a workspace.
     pub decisions: Vec<GateDecision>,
+    /// What binds its model calls. Only handlers that call models get it, others the default.
+    pub models: ModelTerms,
 }
 
 /// A gate that lets its step go on. It counts only for its subject: compare that with what is at hand.

@@ -11,6 +11,9 @@ pub const ON_EVIDENCE: &str = "gate:";
 /// How the types of gates start at which people approve a step before it starts. Only the system creates them.
 pub const APPROVAL: &str = "approval:";
 
+/// The gate at which a step waits for money. Only the system creates it, with the amount that it needs.
+pub const BUDGET: &str = "budget";
+
 /// Refuses types of gates that only the system creates: a person who decides about such a gate relies on what it shows.
 pub fn check_type(gate_type: &str) -> Result<(), String> {
     let is = |reserved: &str| gate_type.trim().eq_ignore_ascii_case(reserved);
@@ -20,6 +23,9 @@ pub fn check_type(gate_type: &str) -> Result<(), String> {
     if is(GATE_CHANGE) {
         let why = "only the system creates it, when a change weakens its own checks; choose another word";
         Err(format!("must not be {GATE_CHANGE}: {why}"))
+    } else if is(BUDGET) {
+        let why = "only the system creates it, when a budget is exhausted; choose another word, such as manual:budget";
+        Err(format!("must not be {BUDGET}: {why}"))
     } else if starts(APPROVAL) {
         let why =
             "only the system creates it, before a step with an approval; choose another word, such as manual:release";
@@ -74,11 +80,12 @@ mod tests {
             "GATE:x",
             "gate:",
             "Approval:echo",
+            " Budget",
         ] {
             let why = check_type(reserved).unwrap_err();
             assert!(why.starts_with("must not") && why.contains("only the system creates"), "{why}");
         }
-        for free in ["release", "manual:release", "manual:gate-change-2", "gate", "security review", "ü", ""] {
+        for free in ["release", "manual:budget", "manual:gate-change-2", "gate", "security review", "ü", ""] {
             assert_eq!(check_type(free), Ok(()), "{free}");
         }
     }

@@ -12,6 +12,7 @@ use super::gate;
 use super::graph::{Ancestors, levels, sorted};
 use super::hidden::{self, Lines};
 use super::id::ArtifactId;
+use super::money::{MicroUsd, USD};
 use super::place::first_nul;
 use super::problem::Problem;
 use super::reference::{Reference, references};
@@ -64,6 +65,8 @@ pub(super) const MAX_GOAL_CHARS: usize = 2_000;
 pub(super) const ATTEMPTS: RangeInclusive<u64> = 1..=20;
 pub(super) const BACKOFF_MS: RangeInclusive<u64> = 0..=900_000;
 pub(super) const RUN_TIMEOUT_S: RangeInclusive<u64> = 1..=31_536_000;
+/// The largest budget of a run, in dollars.
+pub(super) const MAX_BUDGET_USD: i64 = 1_000_000;
 pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
 pub(super) const DEFAULT_BACKOFF_MS: u32 = 1_000;
 /// A path of a URL cannot contain them as a segment.
@@ -79,9 +82,10 @@ pub(super) struct Object {
 }
 
 pub(super) const PLAN: Object = Object {
-    known: &[&["goal"], &["timeout_s"], &["risky"], &["workspace"], &["steps"]],
+    known: &[&["goal"], &["timeout_s"], &["risky"], &["budget"], &["workspace"], &["steps"]],
     required: &["goal", "steps"],
 };
+pub(super) const BUDGET: Object = Object { known: &[&["usd"]], required: &["usd"] };
 pub(super) const WORKSPACE: Object = Object { known: &[&["archive"], &["base"], &["diff"]], required: &["archive"] };
 pub(super) const STEP: Object = Object {
     known: &[&["name"], &["tool"], &["inputs"], &["depends_on"], &["retry"], &["timeout_s"], &["approval"]],
@@ -96,6 +100,8 @@ pub struct Plan {
     pub timeout_s: Option<u32>,
     /// Whether the plan may use tools that start the workspace's own program.
     pub risky: bool,
+    /// What model calls of a run may cost.
+    pub budget: Option<MicroUsd>,
     pub workspace: Option<PlanWorkspace>,
     /// In the order listed.
     pub steps: Vec<PlanStep>,
@@ -151,6 +157,7 @@ fn read_plan(fields: &mut Fields<'_, '_>, limits: &Limits) -> Option<Plan> {
     fields.require(PLAN.required);
     let goal = fields.readable("goal", Most::Chars(MAX_GOAL_CHARS), Lines::Many).map(str::to_owned);
     let timeout_s = fields.whole("timeout_s", RUN_TIMEOUT_S);
+    let budget = fields.object("budget", BUDGET.known, read_budget).flatten();
     let workspace = fields.object("workspace", WORKSPACE.known, read_workspace).flatten();
     let listed = fields.read("steps", |value| listed_steps(value, limits)).unwrap_or_default();
     let mut steps = fields.objects("steps", listed, STEP.known, |fields| read_step(fields, limits));
@@ -164,7 +171,7 @@ fn read_plan(fields: &mut Fields<'_, '_>, limits: &Limits) -> Option<Plan> {
         let message = format!("{} starts the workspace's own program: the plan needs \"risky\": true", step.tool);
         fields.problem(&format!("steps[{index}].tool"), message);
     }
-    Some(Plan { goal: goal?, timeout_s, risky, workspace, steps })
+    Some(Plan { goal: goal?, timeout_s, risky, budget, workspace, steps })
 }
 
 fn listed_steps<'a>(value: &'a Value, limits: &Limits) -> Result<&'a [Value], String> {
@@ -176,6 +183,17 @@ fn listed_steps<'a>(value: &'a Value, limits: &Limits) -> Result<&'a [Value], St
         }
         Some(steps) => Ok(steps),
     }
+}
+
+/// Dollars, exactly.
+fn read_budget(fields: &mut Fields<'_, '_>) -> Option<MicroUsd> {
+    fields.require(BUDGET.required);
+    fields.read("usd", |value| {
+        let amount = MicroUsd::of_dollars(value).filter(|amount| (1..=MAX_BUDGET_USD * USD).contains(&amount.0));
+        amount.ok_or_else(|| {
+            format!("must be dollars, more than 0 and at most {MAX_BUDGET_USD}, with at most 6 decimals, such as \"2.50\"")
+        })
+    })
 }
 
 fn read_workspace(fields: &mut Fields<'_, '_>) -> Option<PlanWorkspace> {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::approval::{self, ASK_FIELDS, MAX_PEOPLE, MAX_PERSON_CHARS, MAX_REASON_CHARS, REQUIRED, ROLES, SECONDS};
 use super::gate::GATE_CHANGE;
 use super::plan::{
-    ATTEMPTS, BACKOFF_MS, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_GOAL_CHARS,
+    ATTEMPTS, BACKOFF_MS, BUDGET, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_BUDGET_USD, MAX_GOAL_CHARS,
     MAX_NAME_CHARS, Object, PLAN, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
 };
 use super::tool::{HANDLERS, HandlerSpec, Tools, long_variant, prefixed_pattern};
@@ -49,6 +49,7 @@ pub fn definitions(limits: &Limits, place: &str) -> Map<String, Value> {
     let definitions = Definitions { limits, place };
     let named = [
         (PLAN_NAME, object(&PLAN, "A goal and its steps.", |field| definitions.plan_field(field))),
+        ("PlanBudget", object(&BUDGET, "What a run may spend on models. Its steps wait when that is exhausted.", budget_field)),
         ("PlanWorkspace", workspace()),
         ("PlanStep", definitions.step()),
         ("PlanRetry", object(&RETRY, "When a retryable failure is tried again.", retry_field)),
@@ -97,6 +98,7 @@ impl Definitions<'_> {
                 "description": format!("Allows the tools that start the workspace's own program: {}.", RISKY_TOOLS.join(", ")),
                 "type": "boolean", "default": false,
             }),
+            "budget" => json!({"$ref": self.reference("PlanBudget")}),
             "workspace" => json!({"$ref": self.reference("PlanWorkspace")}),
             "steps" => json!({
                 "description": "The steps. If none of them has `depends_on`, each waits for the one before.",
@@ -179,6 +181,19 @@ fn workspace() -> Value {
     let given = json!({"type": "string"});
     schema["not"] = json!({"properties": {"base": given, "diff": given}, "required": ["base", "diff"]});
     schema
+}
+
+fn budget_field(field: &str) -> Value {
+    match field {
+        "usd" => json!({
+            "description": "Dollars with at most 6 decimals, as a string or a number.",
+            "anyOf": [
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,30})?$"},
+                {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BUDGET_USD},
+            ],
+        }),
+        other => no_schema(other),
+    }
 }
 
 fn approval_field(field: &str) -> Value {

@@ -1,4 +1,4 @@
-//! The policy of a tenant: what its gates and its approvals demand, whatever a plan says. It is read strictly, because a misread policy may
+//! The policy of a tenant: what its gates and its approvals demand, whatever a plan says, and which models it may call. It is read strictly, because a misread policy may
 //! allow more than its author meant.
 
 use std::ops::RangeInclusive;
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::approval::{self, ApprovalPolicy};
 use super::fields::{self, Fields, Names, Null};
+use super::model_policy::{self, ModelPolicy};
 use super::problem::Problem;
 
 /// A version of a tenant's policy, with a default for every field that its document leaves out.
@@ -17,6 +18,7 @@ pub struct Policy {
     pub version: u32,
     pub gates: GatePolicy,
     pub approvals: ApprovalPolicy,
+    pub models: ModelPolicy,
 }
 
 /// What a policy demands of gates.
@@ -96,7 +98,7 @@ pub enum Sandbox {
 }
 
 /// Fields of a policy.
-pub const FIELDS: &[Names] = &[&["gates"], &["approvals"]];
+pub const FIELDS: &[Names] = &[&["gates"], &["approvals"], &["models"]];
 /// Fields of `gates`.
 pub const GATE_FIELDS: &[Names] = &[
     &["on_weakening"],
@@ -131,7 +133,8 @@ impl Policy {
         fields::read(document, name, FIELDS, Null::Absent, |fields| {
             let gates = fields.object("gates", GATE_FIELDS, gates).unwrap_or_default();
             let approvals = fields.object("approvals", approval::POLICY_FIELDS, approval::policy).unwrap_or_default();
-            Some(Self { version: 0, gates, approvals })
+            let models = fields.object("models", model_policy::FIELDS, model_policy::models).unwrap_or_default();
+            Some(Self { version: 0, gates, approvals, models })
         })
     }
 }

@@ -18,6 +18,8 @@ pub struct HandlerSpec {
     pub batch_size: u32,
     /// Whether its steps use a workspace: that of `inputs.workspace`, else the plan's.
     pub takes_workspace: bool,
+    /// Whether its steps call models, which cost money.
+    pub calls_models: bool,
 }
 
 /// The tools of a handler, as plans name them.
@@ -40,6 +42,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
         max_timeout_s: 580,
         batch_size: 1,
         takes_workspace: true,
+        calls_models: false,
     },
     HandlerSpec {
         name: "workspace",
@@ -50,6 +53,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
         max_timeout_s: 280,
         batch_size: 1,
         takes_workspace: true,
+        calls_models: false,
     },
     HandlerSpec {
         name: "codegen",
@@ -60,6 +64,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
         max_timeout_s: 290,
         batch_size: 1,
         takes_workspace: false,
+        calls_models: true,
     },
     HandlerSpec {
         name: "manual",
@@ -71,6 +76,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
         max_timeout_s: 31_536_000,
         batch_size: 10,
         takes_workspace: false,
+        calls_models: false,
     },
     HandlerSpec {
         name: "db_write",
@@ -81,6 +87,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
         max_timeout_s: 50,
         batch_size: 10,
         takes_workspace: false,
+        calls_models: false,
     },
     HandlerSpec {
         name: "echo",
@@ -91,6 +98,7 @@ pub const HANDLERS: &[HandlerSpec] = &[
         max_timeout_s: 25,
         batch_size: 10,
         takes_workspace: false,
+        calls_models: false,
     },
 ];
 
@@ -105,6 +113,7 @@ pub const LONG_GATES: HandlerSpec = HandlerSpec {
     max_timeout_s: 21_600,
     batch_size: 1,
     takes_workspace: true,
+    calls_models: false,
 };
 
 /// Maximum visibility timeout of SQS: 12 hours.
@@ -138,6 +147,11 @@ pub fn effect_of(tool: &str) -> Effect {
 }
 
 impl HandlerSpec {
+    /// Whether a claim of its steps also reads what binds them: the policy, decisions, and what binds model calls.
+    pub fn needs_terms(&self) -> bool {
+        self.takes_workspace || self.calls_models
+    }
+
     /// Name of the queue that feeds the function.
     pub fn queue(&self, prefix: &str) -> String {
         queue_name(prefix, self.name)

@@ -60,6 +60,7 @@ pub async fn create_run(ctx: &Ctx, session: &Session, request: &Request<'_>) -> 
             idempotency_key: request.idempotency_key,
             actor: request.actor,
             timeout_s: plan.timeout_s,
+            budget: plan.budget,
             traceparent: trace.to_string(),
             workspace: plan.workspace.map(workspace_ids),
             artifacts: named_artifacts(&plan),

@@ -71,6 +71,7 @@ fn of_another(why: WhyNot) -> &'static str {
         WhyNot::Decided | WhyNot::Expired => "it does not wait for a decision any more",
         WhyNot::Kind => "only people decide gates",
         WhyNot::Role => "their role may not",
+        WhyNot::TenantBudget => "it waits for a budget of the tenant, which the policy sets",
         WhyNot::NotNamed => "its rule names others",
         WhyNot::Waive => "the policy lets nobody waive gates",
         WhyNot::Session => "they logged in too long ago",

@@ -21,6 +21,8 @@ pub struct Report {
     pub runs_timed_out: u64,
     pub gates_expired: u64,
     pub leases_ended: u64,
+    pub calls_settled: u64,
+    pub budgets_passed: u64,
     pub wakeups_sent: u64,
 }
 
@@ -39,6 +41,8 @@ pub async fn sweep(ctx: &Ctx) -> Result<Report, Error> {
                     Sweep::Runs => report.runs_timed_out = done,
                     Sweep::Gates => report.gates_expired = done,
                     Sweep::Leases => report.leases_ended = done,
+                    Sweep::Calls => report.calls_settled = done,
+                    Sweep::Budgets => report.budgets_passed = done,
                     Sweep::WakeUps => report.wakeups_sent = done,
                 }
             }

@@ -109,6 +109,8 @@ pub enum WhyNot {
     Kind,
     /// Their role is too low.
     Role,
+    /// The gate waits for a budget of the tenant, which its policy sets.
+    TenantBudget,
     /// The rule requires another role or other people.
     NotNamed,
     /// The policy forbids waivers.
@@ -130,6 +132,9 @@ impl WhyNot {
             Self::Expired => "the gate's time is over",
             Self::Kind => "only people decide gates",
             Self::Role => "your role may not decide this gate",
+            Self::TenantBudget => {
+                "the budget of the tenant is exhausted: an admin raises models.budgets in the policy, or it goes on in the next day or month"
+            }
             Self::NotNamed => "the gate's rule requires other people or another role",
             Self::Waive => "the policy forbids waivers",
             Self::Session => "you logged in too long ago for this gate; log in again",

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::Timestamp;
 use crate::domain::approval::ApprovalPolicy;
+use crate::domain::model_policy::ModelPolicy;
 use crate::domain::policy::GatePolicy;
 
 /// The tenant's policy.
@@ -30,6 +31,8 @@ pub struct EffectivePolicy {
     pub gates: GatePolicy,
     #[serde(default)]
     pub approvals: ApprovalPolicy,
+    #[serde(default)]
+    pub models: ModelPolicy,
 }
 
 /// A version of a policy, as it was set.

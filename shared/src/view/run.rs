@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{ArtifactSummary, Failure, Omitted, Step};
-use crate::domain::{ArtifactId, RunId, RunStatus, StepId, Timestamp};
+use crate::domain::{ArtifactId, MicroUsd, RunId, RunStatus, StepId, Timestamp};
 
 /// A run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +32,15 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     pub paused_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    /// What its model calls may cost, in micro-dollars. Null without a budget.
+    #[serde(default)]
+    pub budget_usd_micros: Option<MicroUsd>,
+    /// What its model calls have cost.
+    #[serde(default)]
+    pub spent_usd_micros: MicroUsd,
+    /// What its model calls in flight can still cost.
+    #[serde(default)]
+    pub reserved_usd_micros: MicroUsd,
 }
 
 /// A run in a list.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Omitted;
-use crate::domain::{GateId, GateStatus, RunStatus, StepId, StepStatus, Timestamp};
+use crate::domain::{GateId, GateStatus, MicroUsd, RunStatus, StepId, StepStatus, Timestamp};
 
 /// A step. In lists, large inputs and outputs are null, and `inputs_omitted` and `outputs_omitted` give their size and
 /// address.
@@ -29,6 +29,9 @@ pub struct Step {
     pub blockers: u32,
     /// Names of its parents.
     pub depends_on: Vec<String>,
+    /// What its model calls have cost in all attempts, in micro-dollars. Absent if it made none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd_micros: Option<MicroUsd>,
     pub ready_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,

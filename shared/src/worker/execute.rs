@@ -8,7 +8,7 @@ use tokio_postgres::Transaction;
 use uuid::Uuid;
 
 use super::attempt::finish_item;
-use super::{Handler, Invocation, Ownership, TransactionHandler};
+use super::{Handler, Invocation, ModelCalls, TransactionHandler};
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo};
 use crate::db::{database_error, session_discard};
@@ -53,8 +53,8 @@ const GRACE: Duration = Duration::from_secs(2);
 impl<H: Handler> Executor for WorkThenRecord<H> {
     async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
         let store = ctx.storage.for_step(&step);
-        let ownership = Ownership::of(&ctx.db, claimed);
-        let worked = timeout(step.timeout, self.0.handle_while_owned(&step, &store, &ownership)).await;
+        let calls = ModelCalls::of(&ctx.db, claimed);
+        let worked = timeout(step.timeout, self.0.handle_with_models(&step, &store, &calls)).await;
         let outcome = worked.unwrap_or_else(|_| timed_out(step.timeout));
         Ended::ToRecord(Box::new(finish_item(ctx, claimed, outcome)))
     }

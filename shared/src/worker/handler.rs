@@ -2,7 +2,7 @@
 
 use tokio_postgres::Transaction;
 
-use super::Ownership;
+use super::{ModelCalls, Ownership};
 use crate::domain::{ClaimedStep, Outcome};
 use crate::storage::StepStore;
 
@@ -11,8 +11,8 @@ use crate::storage::StepStore;
 pub trait Handler: Send + Sync + 'static {
     fn handle(&self, step: &ClaimedStep, store: &StepStore) -> impl Future<Output = Outcome> + Send;
 
-    /// The worker calls this. A handler whose work costs money overrides it, and stops when `ownership` is lost. Any
-    /// other handler continues, and its finish is fenced out.
+    /// A handler whose work is long overrides it, and stops when `ownership` is lost. Any other handler continues, and its
+    /// finish is fenced out.
     fn handle_while_owned(
         &self,
         step: &ClaimedStep,
@@ -21,6 +21,17 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send {
         let _ = ownership;
         self.handle(step, store)
+    }
+
+    /// The worker calls this. A handler that calls models overrides it: it starts and ends each request in `calls`, which
+    /// reserve and settle its money, and stops when the step is lost.
+    fn handle_with_models(
+        &self,
+        step: &ClaimedStep,
+        store: &StepStore,
+        calls: &ModelCalls,
+    ) -> impl Future<Output = Outcome> + Send {
+        self.handle_while_owned(step, store, calls.ownership())
     }
 }
 

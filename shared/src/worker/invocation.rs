@@ -53,7 +53,7 @@ impl Invocation {
             step_id: message.step_id,
             lease_s: whole_seconds(self.left()),
             refs_bytes: self.refs_bytes,
-            terms: self.spec.takes_workspace,
+            terms: self.spec.needs_terms(),
         }
     }
 
@@ -66,7 +66,7 @@ impl Invocation {
             // No step has a timeout of zero.
             timeout_s: if self.continues { whole_seconds(self.longest_attempt()) } else { 0 },
             refs_bytes: self.refs_bytes,
-            terms: self.spec.takes_workspace,
+            terms: self.spec.needs_terms(),
         }
     }
 }

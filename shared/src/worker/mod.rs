@@ -8,7 +8,7 @@
 //!
 //! In the order of a batch: `delivery` reads the event, `claim` claims its steps, `batch` runs the rest. For each step,
 //! `attempt` calls `prepare` to resolve inputs and `execute` to run the `handler`. `invocation` has the remaining time,
-//! `ownership` checks whether an attempt still owns its step, and `span` has the fields of every log line about a step.
+//! `ownership` checks whether an attempt still owns its step, `model_calls` accounts for requests to models, and `span` has the fields of every log line about a step.
 
 mod attempt;
 mod batch;
@@ -17,6 +17,7 @@ mod delivery;
 mod execute;
 mod handler;
 mod invocation;
+mod model_calls;
 mod ownership;
 mod poll;
 mod prepare;
@@ -31,6 +32,7 @@ pub use self::batch::Worker;
 pub use self::execute::{Ended, Executor, InTransaction, WorkThenRecord};
 pub use self::handler::{Handler, TransactionHandler};
 pub use self::invocation::Invocation;
+pub use self::model_calls::ModelCalls;
 pub use self::ownership::Ownership;
 pub use self::poll::poll;
 use crate::context::Ctx;

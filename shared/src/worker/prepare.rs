@@ -17,7 +17,9 @@ use crate::domain::outcome::ArtifactRef;
 use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::policy::TrustedBase;
 use crate::domain::reference::{self, Reference, ReferencedValue, ReferencedValues, SizeLimits, Unresolved};
-use crate::domain::{ArtifactId, ClaimedStep, GateDecision, Outcome, Policy, Problem, StepError, TenantId, Workspace};
+use crate::domain::{
+    ArtifactId, ClaimedStep, GateDecision, ModelTerms, Outcome, Policy, Problem, StepError, TenantId, Workspace,
+};
 use crate::error::Error;
 use crate::telemetry;
 
@@ -33,7 +35,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
     } else {
         (None, BTreeMap::new())
     };
-    let (policy, decisions) = terms(claimed)?;
+    let StepTerms { policy, decisions, models } = terms(claimed, invocation)?;
     let base_origin = base_origin(ctx, &claimed.tenant_id, &policy, workspace.as_ref()).await?;
     let most = invocation.longest_attempt();
     let asked = claimed.timeout_s.map_or(most, |seconds| Duration::from_secs(seconds.into()));
@@ -53,6 +55,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
         timeout_s: claimed.timeout_s,
         policy,
         decisions,
+        models,
     })
 }
 
@@ -167,18 +170,33 @@ fn unavailable(error: &Error) -> Box<Outcome> {
     Box::new(Outcome::retryable(StepError::new("database_unavailable", error.to_string())))
 }
 
-/// The tenant's policy, and the decisions about the step. A policy that cannot be read, because a later release or
+#[derive(Default)]
+struct StepTerms {
+    policy: Policy,
+    decisions: Vec<GateDecision>,
+    models: ModelTerms,
+}
+
+/// The tenant's policy, the decisions about the step, and what binds its model calls. A policy that cannot be read, because a later release or
 /// somebody with SQL wrote it, fails the step: the defaults may allow more.
-fn terms(claimed: &Claimed) -> Result<(Policy, Vec<GateDecision>), Box<Outcome>> {
+fn terms(claimed: &Claimed, invocation: Invocation) -> Result<StepTerms, Box<Outcome>> {
     let Some(raw) = &claimed.terms else { return Ok(Default::default()) };
     let failed = |message| Box::new(Outcome::failed(StepError::new("policy_unreadable", message)));
-    let Terms { policy, decisions } = serde_json::from_str(raw.get())
+    let Terms { policy, decisions, cooldowns, is_budgeted } = serde_json::from_str(raw.get())
         .map_err(|error| failed(format!("the terms of the step cannot be read: {error}")))?;
-    let Some(PolicyVersion { version, document }) = policy else { return Ok((Policy::default(), decisions)) };
+    let with = |policy: Policy| {
+        let mut models = ModelTerms::default();
+        if invocation.spec.calls_models {
+            let (policy, policy_version) = (policy.models.clone(), policy.version);
+            models = ModelTerms { policy, policy_version, cooldowns, is_budgeted };
+        }
+        StepTerms { policy, decisions, models }
+    };
+    let Some(PolicyVersion { version, document }) = policy else { return Ok(with(Policy::default())) };
     let read = Policy::parse(&document, "").map_err(|problems| {
         let first: Vec<_> =
             problems.iter().take(10).map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
         failed(format!("version {version} of the policy cannot be read: {}", first.join("; ")))
     })?;
-    Ok((Policy { version, ..read }, decisions))
+    Ok(with(Policy { version, ..read }))
 }

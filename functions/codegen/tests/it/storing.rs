@@ -41,6 +41,7 @@ fn step(inputs: Value) -> ClaimedStep {
         timeout_s: None,
         policy: shared::domain::Policy::default(),
         decisions: Vec::new(),
+        models: Default::default(),
     }
 }
 

@@ -1,0 +1,106 @@
+//! Accounts for requests to models: a start before each request reserves its money, an end after it settles it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use tokio::time::sleep;
+
+use super::Ownership;
+use crate::db::Database;
+use crate::db::model_call;
+use crate::db::step::{AttemptKey, Claimed};
+use crate::domain::{CallEnd, CallStart, Permit};
+use crate::error::Error;
+use crate::telemetry;
+
+/// Delays between tries to record an end. If none succeeds, the sweeper charges the ceiling.
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+
+type Start = dyn Fn(CallStart) -> BoxFuture<'static, Result<Permit, Error>> + Send + Sync;
+type End = dyn Fn(CallEnd) -> BoxFuture<'static, Result<(), Error>> + Send + Sync;
+
+/// What a handler needs to call models. One round trip before each request, one after it.
+pub struct ModelCalls {
+    ownership: Ownership,
+    start: Box<Start>,
+    end: Box<End>,
+}
+
+impl fmt::Debug for ModelCalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelCalls").finish_non_exhaustive()
+    }
+}
+
+impl ModelCalls {
+    /// Model calls that these functions account for.
+    pub fn new(
+        ownership: Ownership,
+        start: impl Fn(CallStart) -> BoxFuture<'static, Result<Permit, Error>> + Send + Sync + 'static,
+        end: impl Fn(CallEnd) -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { ownership, start: Box::new(start), end: Box::new(end) }
+    }
+
+    /// Model calls that are always granted and never recorded, of a step that is never lost.
+    pub fn unaccounted() -> Self {
+        Self::new(Ownership::certain(), |_| ready(Ok(Permit::Granted)).boxed(), |_| ready(Ok(())).boxed())
+    }
+
+    /// Model calls of an attempt, accounted for in the database.
+    pub(super) fn of(db: &Database, claimed: &Claimed) -> Self {
+        let key = Arc::new(AttemptKey::of(claimed));
+        let (start_db, start_key) = (db.clone(), key.clone());
+        let (end_db, end_key) = (db.clone(), key);
+        Self::new(
+            Ownership::of(db, claimed),
+            move |call| {
+                let (db, key) = (start_db.clone(), start_key.clone());
+                async move { model_call::start(&db, &key, &call).await }.boxed()
+            },
+            move |end| {
+                let (db, key) = (end_db.clone(), end_key.clone());
+                async move { end_with_retries(&db, &key, end).await }.boxed()
+            },
+        )
+    }
+
+    /// Asks whether a request may be sent, and reserves its money. Also the check whether the attempt owns its step. After
+    /// an error no request may be sent.
+    pub async fn start(&self, call: CallStart) -> Result<Permit, Error> {
+        (self.start)(call).await
+    }
+
+    /// Settles a request that was started. Also for an attempt that has lost its step: the money is spent anyway. Logs a
+    /// failure.
+    pub async fn end(&self, end: CallEnd) -> Result<(), Error> {
+        (self.end)(end).await
+    }
+
+    /// Waits until the attempt no longer owns the step.
+    pub async fn lost(&self) {
+        self.ownership.lost().await;
+    }
+
+    /// For handlers that only check whether they own their step.
+    pub fn ownership(&self) -> &Ownership {
+        &self.ownership
+    }
+}
+
+async fn end_with_retries(db: &Database, key: &AttemptKey, end: CallEnd) -> Result<(), Error> {
+    let mut delays = RETRY_DELAYS.iter();
+    loop {
+        let Err(error) = model_call::end(db, key, &end).await else { return Ok(()) };
+        match delays.next().filter(|_| matches!(error, Error::Unavailable { .. })) {
+            Some(delay) => sleep(*delay).await,
+            None => {
+                telemetry::report(&error, "settle a model call");
+                return Err(error);
+            }
+        }
+    }
+}
