@@ -67,7 +67,7 @@ begin
         select s.*, s.blockers = 0 as is_ready
           from jsonb_to_recordset(p -> 'steps')
                as s(id uuid, ordinal integer, name text, tool text, handler text, inputs jsonb, refs text[], ref_paths text[],
-                    blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer, approval jsonb)
+                    blockers integer, max_attempts integer, backoff_ms integer, timeout_s integer, approval jsonb, repair jsonb)
     ), made as (
         insert into nofx.run (id, tenant_id, status, goal, plan, plan_digest, request_digest, idempotency_key, timeout_s,
                               deadline_at, traceparent, workspace, created_by, authors, created_at, budget_usd_micros, steps_ready, steps_pending, event_seq)
@@ -81,10 +81,10 @@ begin
         returning id
     ), steps as (
         insert into nofx.step (id, tenant_id, run_id, ordinal, name, tool, handler, inputs, refs, ref_paths, status, blockers,
-                               max_attempts, backoff_ms, timeout_s, approval, created_at, ready_at, notify_at)
+                               max_attempts, backoff_ms, timeout_s, approval, repair, created_at, ready_at, notify_at)
         select i.id, v_tenant, m.id, i.ordinal, i.name, i.tool, i.handler, i.inputs, i.refs, i.ref_paths,
                case when i.is_ready then 'ready' else 'pending' end, i.blockers, i.max_attempts, i.backoff_ms, i.timeout_s,
-               nullif(i.approval, 'null'), v_now, case when i.is_ready then v_now end, case when i.is_ready then nofx.wakeup_due(v_now, null) end
+               nullif(i.approval, 'null'), nullif(i.repair, 'null'), v_now, case when i.is_ready then v_now end, case when i.is_ready then nofx.wakeup_due(v_now, null) end
           from made m
          cross join item i
     ), edges as (

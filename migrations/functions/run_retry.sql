@@ -89,6 +89,8 @@ begin
       into v_steps
       from renewed a;
 
+    -- A step that stays may repair as often again.
+    update nofx.step s set repairs = 0 where s.run_id = v_run.id and s.repairs > 0;
     perform nofx.runs_settle(
         nofx.fact(v_run.id, null, 'run.retried',
                   jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by', 'generation', v_run.generation + 1))

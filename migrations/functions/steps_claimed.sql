@@ -37,7 +37,7 @@ end
 $$;
 
 -- What binds a step that judges code or calls models: {policy: {version, document}, decisions: [{gate_id, gate_type, status, subject, decided_by,
--- decided_at}], and what nofx.llm_terms returns}.
+-- decided_at}], repair: what the attempt has to repair, and what nofx.llm_terms returns}.
 -- `policy` is null if the tenant has none. `decisions` are of this generation, oldest first: the newest 100 gates of the step that passed or
 -- were waived, and those questions about changed checks that a person let pass for other steps of the run, the newest of each of at most
 -- 100 subjects. `decided_by` is null if a handler decided.
@@ -47,12 +47,13 @@ create or replace function nofx.step_terms(p_tenant_id text, p_step uuid, p_gene
 as $$
 declare
     v_run uuid;
+    v_repair jsonb;
     v_llm jsonb;
 begin
-    select s.run_id into v_run from nofx.step s where s.id = p_step;
+    select s.run_id, s.repair_task into v_run, v_repair from nofx.step s where s.id = p_step;
     v_llm := nofx.llm_terms(p_tenant_id, v_run);
     return json_build_object(
-        'cooldowns', v_llm -> 'cooldowns', 'is_budgeted', v_llm -> 'is_budgeted',
+        'repair', v_repair, 'cooldowns', v_llm -> 'cooldowns', 'is_budgeted', v_llm -> 'is_budgeted',
         'policy', (
             select json_build_object('version', p.version, 'document', p.document)
               from nofx.policy p

@@ -120,6 +120,7 @@ declare
     v_items jsonb;
     v_started uuid[] := '{}';
     v_ready uuid[] := '{}';
+    v_repair record;
     v_repeat jsonb;
 begin
     perform nofx.runs_lock(array(select (i ->> 'run_id')::uuid from jsonb_array_elements(p_items) i));
@@ -134,6 +135,16 @@ begin
       from unnest(v_changes) c;
     if v_changes is not null then
         v_changes := nofx.step_facts_insert(p_items, v_done, v_now) || v_changes;
+        if v_failing is not null then
+            select * into v_repair
+              from nofx.steps_repair(array(select c.step_id from unnest(v_changes) c where c.to_status = 'failed'), v_now);
+            if v_repair.runs <> '{}' then
+                v_changes := v_changes || v_repair.changes;
+                v_failing := nullif(array(select r from unnest(v_failing) r where r <> all (v_repair.runs)), '{}');
+                -- What starts again releases nothing.
+                v_succeeded := nullif(array(select s from unnest(v_succeeded) s where s <> all (v_repair.steps)), '{}');
+            end if;
+        end if;
         if v_succeeded is not null then
             v_changes := v_changes || nofx.children_release(v_succeeded, p_next, v_failing, v_now);
             v_started := array(select c.step_id from unnest(v_changes) c where c.to_status = 'running');

@@ -66,6 +66,7 @@ mod tests {
             policy: shared::domain::Policy::default(),
             decisions: Vec::new(),
             models: Default::default(),
+            repair: None,
         }
     }
 

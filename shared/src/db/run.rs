@@ -13,6 +13,7 @@ use super::page::{Page, page};
 use super::row;
 use super::session::{Arg, Session};
 use crate::domain::approval::Approval;
+use crate::domain::repair::Repair;
 use crate::domain::{ArtifactId, MicroUsd, RunId, RunStatus, StepId, WakeUp};
 use crate::error::{Error, Problem};
 use crate::view::{Run, RunPage, RunSummary};
@@ -60,6 +61,8 @@ pub struct NewStep<'a> {
     pub timeout_s: Option<u32>,
     /// Who must approve it before each start.
     pub approval: Option<&'a Approval>,
+    /// The gates whose findings it repairs.
+    pub repair: Option<&'a Repair>,
 }
 
 /// `child` waits for `parent`.

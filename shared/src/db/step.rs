@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::pool::{Database, Param, answer, database_error};
 use crate::domain::base_origin::BaseOrigin;
 use crate::domain::model_call::DeploymentCooldown;
+use crate::domain::repair::RepairTask;
 use crate::domain::{
     ArtifactId, ArtifactRef, GateDecision, NewArtifact, NewEvent, NewGate, RunId, StepError, StepId, StepStatus,
     TenantId, WakeUp,
@@ -72,6 +73,9 @@ pub struct Terms {
     /// Whether a budget applies to the step's model calls.
     #[serde(default)]
     pub is_budgeted: bool,
+    /// What the attempt has to repair.
+    #[serde(default)]
+    pub repair: Option<RepairTask>,
 }
 
 /// A version of a policy as it is stored.

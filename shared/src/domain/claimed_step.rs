@@ -11,6 +11,7 @@ use super::id::{ArtifactId, GateId, RunId, StepId, TenantId};
 use super::model_call::ModelTerms;
 use super::outcome::{ArtifactRef, Workspace};
 use super::policy::Policy;
+use super::repair::RepairTask;
 use super::status::GateStatus;
 use super::timestamp::Timestamp;
 
@@ -44,6 +45,8 @@ pub struct ClaimedStep {
     pub decisions: Vec<GateDecision>,
     /// What binds its model calls. Only handlers that call models get it, others the default.
     pub models: ModelTerms,
+    /// What the attempt has to repair, if a gate failed on what the step made before.
+    pub repair: Option<RepairTask>,
 }
 
 /// A gate that lets its step go on. It counts only for its subject: compare that with what is at hand.

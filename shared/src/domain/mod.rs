@@ -31,6 +31,7 @@ pub mod price;
 pub mod principal;
 pub mod problem;
 pub mod reference;
+pub mod repair;
 pub mod retry;
 pub mod rule;
 pub mod status;

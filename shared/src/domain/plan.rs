@@ -16,6 +16,7 @@ use super::money::{MicroUsd, USD};
 use super::place::first_nul;
 use super::problem::Problem;
 use super::reference::{Reference, references};
+use super::repair::{self, Repair};
 use super::tool::{self, HandlerSpec};
 
 /// Limits of a plan and its steps. Variables set them.
@@ -88,9 +89,19 @@ pub(super) const PLAN: Object = Object {
 pub(super) const BUDGET: Object = Object { known: &[&["usd"]], required: &["usd"] };
 pub(super) const WORKSPACE: Object = Object { known: &[&["archive"], &["base"], &["diff"]], required: &["archive"] };
 pub(super) const STEP: Object = Object {
-    known: &[&["name"], &["tool"], &["inputs"], &["depends_on"], &["retry"], &["timeout_s"], &["approval"]],
+    known: &[
+        &["name"],
+        &["tool"],
+        &["inputs"],
+        &["depends_on"],
+        &["retry"],
+        &["timeout_s"],
+        &["approval"],
+        &["repair"],
+    ],
     required: &["name", "tool"],
 };
+pub(super) const REPAIR: Object = Object { known: repair::FIELDS, required: repair::REQUIRED };
 pub(super) const RETRY: Object = Object { known: &[&["max_attempts"], &["backoff_ms"]], required: &[] };
 
 /// An accepted plan.
@@ -131,6 +142,8 @@ pub struct PlanStep {
     pub timeout_s: Option<u32>,
     /// Who must approve it before each start. For a `manual` step: who decides its gate.
     pub approval: Option<Approval>,
+    /// The gates whose findings this step repairs.
+    pub repair: Option<Repair>,
 }
 
 impl Plan {
@@ -191,7 +204,9 @@ fn read_budget(fields: &mut Fields<'_, '_>) -> Option<MicroUsd> {
     fields.read("usd", |value| {
         let amount = MicroUsd::of_dollars(value).filter(|amount| (1..=MAX_BUDGET_USD * USD).contains(&amount.0));
         amount.ok_or_else(|| {
-            format!("must be dollars, more than 0 and at most {MAX_BUDGET_USD}, with at most 6 decimals, such as \"2.50\"")
+            format!(
+                "must be dollars, more than 0 and at most {MAX_BUDGET_USD}, with at most 6 decimals, such as \"2.50\""
+            )
         })
     })
 }
@@ -237,6 +252,7 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
     let (max_attempts, backoff_ms) = retry.unwrap_or_default();
     let timeout_s = handler.and_then(|handler| step_timeout(fields, tool, handler, limits));
     let approval = read_approval(fields, handler, &inputs, timeout_s);
+    let repair = fields.object("repair", REPAIR.known, repair::read).flatten();
     PlanStep {
         name: name.to_owned(),
         tool: tool.to_owned(),
@@ -248,6 +264,7 @@ fn read_step(fields: &mut Fields<'_, '_>, limits: &Limits) -> PlanStep {
         backoff_ms: backoff_ms.unwrap_or(DEFAULT_BACKOFF_MS),
         timeout_s,
         approval,
+        repair,
     }
 }
 
@@ -359,7 +376,11 @@ fn connect(fields: &mut Fields<'_, '_>, listed: &[Value], steps: &mut [PlanStep]
     }
     let parents: Vec<&[usize]> = steps.iter().map(|step| step.parents.as_slice()).collect();
     match sorted(&parents) {
-        Ok(order) => check_references(fields, steps, &positions, &Ancestors::of(&parents, &order)),
+        Ok(order) => {
+            let upstream = Ancestors::of(&parents, &order);
+            check_references(fields, steps, &positions, &upstream);
+            repair::check(fields, steps, &positions, &upstream);
+        }
         Err(cycle) => {
             let names: Vec<_> = cycle.iter().map(|&index| format!("\"{}\"", steps[index].name)).collect();
             let first = cycle.first().copied().unwrap_or_default();

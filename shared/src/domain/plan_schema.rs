@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 use super::approval::{self, ASK_FIELDS, MAX_PEOPLE, MAX_PERSON_CHARS, MAX_REASON_CHARS, REQUIRED, ROLES, SECONDS};
 use super::gate::GATE_CHANGE;
 use super::plan::{
-    ATTEMPTS, BACKOFF_MS, BUDGET, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_BUDGET_USD, MAX_GOAL_CHARS,
-    MAX_NAME_CHARS, Object, PLAN, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
+    ATTEMPTS, BACKOFF_MS, BUDGET, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_BUDGET_USD,
+    MAX_GOAL_CHARS, MAX_NAME_CHARS, Object, PLAN, REPAIR, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
 };
+use super::repair;
 use super::tool::{HANDLERS, HandlerSpec, Tools, long_variant, prefixed_pattern};
 
 /// A text that is not blank and contains no NUL. The reader also counts other white space as blank.
@@ -49,9 +50,18 @@ pub fn definitions(limits: &Limits, place: &str) -> Map<String, Value> {
     let definitions = Definitions { limits, place };
     let named = [
         (PLAN_NAME, object(&PLAN, "A goal and its steps.", |field| definitions.plan_field(field))),
-        ("PlanBudget", object(&BUDGET, "What a run may spend on models. Its steps wait when that is exhausted.", budget_field)),
+        (
+            "PlanBudget",
+            object(&BUDGET, "What a run may spend on models. Its steps wait when that is exhausted.", budget_field),
+        ),
         ("PlanWorkspace", workspace()),
         ("PlanStep", definitions.step()),
+        (
+            "PlanRepair",
+            object(&REPAIR, "When a gate fails, the step generates again with what the gate found.", |field| {
+                definitions.repair_field(field)
+            }),
+        ),
         ("PlanRetry", object(&RETRY, "When a retryable failure is tried again.", retry_field)),
         (
             "PlanApproval",
@@ -156,10 +166,27 @@ impl Definitions<'_> {
             }),
             "retry" => json!({"$ref": self.reference("PlanRetry")}),
             "approval" => json!({"$ref": self.reference("PlanApproval")}),
+            "repair" => json!({"$ref": self.reference("PlanRepair")}),
             "timeout_s" => json!({
                 "description": "How long one attempt may take, in seconds; for `manual:` how long the gate waits.",
                 "type": "integer", "minimum": 1,
             }),
+            other => no_schema(other),
+        }
+    }
+
+    fn repair_field(&self, field: &str) -> Value {
+        let name = json!({"$ref": self.reference("StepName")});
+        match field {
+            "gate" => json!({
+                "description": "The step `gate:*` downstream whose evidence goes back, or several of them.",
+                "anyOf": [name, {"type": "array", "items": name, "minItems": 1, "maxItems": repair::MAX_GATES}],
+            }),
+            "max_attempts" => {
+                let mut schema = whole(&repair::ATTEMPTS, "How often the step may generate, the first time included.");
+                schema["default"] = json!(repair::DEFAULT_ATTEMPTS);
+                schema
+            }
             other => no_schema(other),
         }
     }

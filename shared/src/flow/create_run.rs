@@ -136,6 +136,7 @@ pub(super) fn steps_and_edges(plan: &Plan) -> (Vec<NewStep<'_>>, Vec<NewEdge>) {
         timeout_s: step.timeout_s,
         // A step that only asks has its rule in its inputs.
         approval: step.approval.as_ref().filter(|_| step.handler != "manual"),
+        repair: step.repair.as_ref(),
     });
     let edges = plan.steps.iter().enumerate().flat_map(|(child, step)| {
         let ids = &ids;

@@ -17,6 +17,7 @@ use crate::domain::outcome::ArtifactRef;
 use crate::domain::plan::{Limits, MAX_JSON_DEPTH, MAX_JSON_MEMORY};
 use crate::domain::policy::TrustedBase;
 use crate::domain::reference::{self, Reference, ReferencedValue, ReferencedValues, SizeLimits, Unresolved};
+use crate::domain::repair::RepairTask;
 use crate::domain::{
     ArtifactId, ClaimedStep, GateDecision, ModelTerms, Outcome, Policy, Problem, StepError, TenantId, Workspace,
 };
@@ -35,7 +36,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
     } else {
         (None, BTreeMap::new())
     };
-    let StepTerms { policy, decisions, models } = terms(claimed, invocation)?;
+    let StepTerms { policy, decisions, models, repair } = terms(claimed, invocation)?;
     let base_origin = base_origin(ctx, &claimed.tenant_id, &policy, workspace.as_ref()).await?;
     let most = invocation.longest_attempt();
     let asked = claimed.timeout_s.map_or(most, |seconds| Duration::from_secs(seconds.into()));
@@ -56,6 +57,7 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
         policy,
         decisions,
         models,
+        repair,
     })
 }
 
@@ -175,6 +177,7 @@ struct StepTerms {
     policy: Policy,
     decisions: Vec<GateDecision>,
     models: ModelTerms,
+    repair: Option<RepairTask>,
 }
 
 /// The tenant's policy, the decisions about the step, and what binds its model calls. A policy that cannot be read, because a later release or
@@ -182,7 +185,7 @@ struct StepTerms {
 fn terms(claimed: &Claimed, invocation: Invocation) -> Result<StepTerms, Box<Outcome>> {
     let Some(raw) = &claimed.terms else { return Ok(Default::default()) };
     let failed = |message| Box::new(Outcome::failed(StepError::new("policy_unreadable", message)));
-    let Terms { policy, decisions, cooldowns, is_budgeted } = serde_json::from_str(raw.get())
+    let Terms { policy, decisions, cooldowns, is_budgeted, repair } = serde_json::from_str(raw.get())
         .map_err(|error| failed(format!("the terms of the step cannot be read: {error}")))?;
     let with = |policy: Policy| {
         let mut models = ModelTerms::default();
@@ -190,7 +193,7 @@ fn terms(claimed: &Claimed, invocation: Invocation) -> Result<StepTerms, Box<Out
             let (policy, policy_version) = (policy.models.clone(), policy.version);
             models = ModelTerms { policy, policy_version, cooldowns, is_budgeted };
         }
-        StepTerms { policy, decisions, models }
+        StepTerms { policy, decisions, models, repair }
     };
     let Some(PolicyVersion { version, document }) = policy else { return Ok(with(Policy::default())) };
     let read = Policy::parse(&document, "").map_err(|problems| {

@@ -41,6 +41,7 @@ pub fn step(lab: &Lab, attempt: u32) -> ClaimedStep {
         policy: shared::domain::Policy::default(),
         decisions: Vec::new(),
         models: Default::default(),
+        repair: None,
     }
 }
 

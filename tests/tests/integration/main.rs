@@ -13,5 +13,6 @@ mod migrations;
 mod model;
 mod ownership;
 mod races;
+mod repair;
 mod terms;
 mod transaction;

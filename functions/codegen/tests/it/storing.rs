@@ -42,6 +42,7 @@ fn step(inputs: Value) -> ClaimedStep {
         policy: shared::domain::Policy::default(),
         decisions: Vec::new(),
         models: Default::default(),
+        repair: None,
     }
 }
 
