@@ -104,7 +104,14 @@ const INVARIANTS: &str = "
     union all
     select format('step %s: completed %s times in one generation', s.name, count(*))
       from nofx.step s join nofx.event e on e.step_id = s.id and e.type = 'step.succeeded'
-     group by s.id having count(*) > 1
+     -- Each repair of a step upstream begins a new count.
+     group by s.id, (select count(*) from nofx.event r where r.run_id = e.run_id and r.type = 'step.repairing' and r.seq < e.seq
+                                                          and (r.step_id = s.id or exists (
+        with recursive before as (
+            select p.parent_id from nofx.step_edge p where p.child_id = s.id
+            union select p.parent_id from before b join nofx.step_edge p on p.child_id = b.parent_id)
+        select from before b where b.parent_id = r.step_id)))
+    having count(*) > 1
     union all
     select format('step %s: its run does not exist', s.name)
       from nofx.step s where not exists (select from nofx.run r where r.id = s.run_id)

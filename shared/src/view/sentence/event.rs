@@ -53,6 +53,10 @@ pub struct Payload {
     pub failure: Option<Message>,
     pub delay_ms: Option<i64>,
     pub workers_lost: Option<u64>,
+    /// Name of the gate whose findings a step repairs, and which time the step generates.
+    pub gate: Option<String>,
+    pub round: Option<u32>,
+    pub max_attempts: Option<u32>,
     pub was: Option<String>,
     /// People who have approved, and how many must.
     pub approved: Option<u64>,

@@ -81,6 +81,13 @@ fn of_step<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
             words.extend(delay_ms.map(|ms| [text(" in "), Part::Duration(ms)]).into_iter().flatten());
             (Symbol::Again, Tone::Warn, words)
         }
+        "repairing" => {
+            let (round, most) =
+                (event.payload.round.unwrap_or_default(), event.payload.max_attempts.unwrap_or_default());
+            let gate = event.payload.gate.as_deref().unwrap_or("a gate");
+            let rest = text(format!(" failed; time {round} of at most {most}"));
+            (Symbol::Again, Tone::Warn, vec![step(event), text(" generates again, because "), code(gate), rest])
+        }
         "worker_lost" => {
             let rest = text(format!(" was lost in attempt {attempt}; another one takes over"));
             (Symbol::Lost, Tone::Bad, vec![text("The worker of "), step(event), rest])

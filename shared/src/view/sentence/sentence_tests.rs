@@ -154,6 +154,11 @@ fn a_step_starts_and_ends() {
     let retrying = json!({ "error": { "code": "x", "message": "529: overloaded" }, "attempt": 1, "delay_ms": 2000 });
     let said = "Attempt 1 of unit failed; the next follows in 2.0 s: 529: overloaded";
     assert_eq!(step("step.retrying", &retrying), said);
+    let repairing = json!({
+        "gate": "unit", "round": 2, "max_attempts": 3, "error": { "code": "gate_failed", "message": "2 tests failed" },
+    });
+    let said = "unit generates again, because unit failed; time 2 of at most 3: 2 tests failed";
+    assert_eq!(step("step.repairing", &repairing), said);
     let lost = json!({ "attempt": 1, "workers_lost": 1 });
     let said = "The worker of unit was lost in attempt 1; another one takes over";
     assert_eq!(step("step.worker_lost", &lost), said);
