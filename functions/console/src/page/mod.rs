@@ -2,6 +2,7 @@
 
 mod artifact;
 mod audit;
+mod costs;
 mod decision;
 mod evidence;
 mod format;
@@ -24,6 +25,7 @@ mod next;
 mod parts;
 mod policy;
 mod policy_approvals;
+mod policy_models;
 mod rules;
 mod run;
 mod runs;
@@ -37,6 +39,7 @@ mod weakening;
 
 pub use artifact::{ArtifactPage, Stored as StoredArtifact, Unreadable, artifact_page};
 pub use audit::{AuditList, audit_page};
+pub use costs::costs_page;
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};
