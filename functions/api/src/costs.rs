@@ -54,10 +54,11 @@ pub async fn of_tenant(session: Session, query: Query) -> Result<Json<Costs>, Er
 
 /// The number of a day since 1970. None if it is no day from 1970 to 9999.
 fn epoch_day(text: &str) -> Option<i64> {
-    let is_date = text.len() == 10 && text.bytes().enumerate().all(|(at, byte)| match at {
-        4 | 7 => byte == b'-',
-        _ => byte.is_ascii_digit(),
-    });
+    let is_date = text.len() == 10
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
     let midnight = is_date.then(|| Timestamp(format!("{text}T00:00:00+00:00")).epoch_ms())??;
     let day = midnight.div_euclid(86_400_000);
     // The 31st of February would be a day of March.
@@ -73,7 +74,9 @@ mod tests {
     fn only_days_that_exist_are_read() {
         assert_eq!(epoch_day("1970-01-02"), Some(1));
         assert_eq!(epoch_day("2024-02-29"), Some(19_782));
-        for wrong in ["2026-02-29", "2026-13-01", "2026-00-10", "2026-1-1", "1969-12-31", "2026-11-30T", "", "+026-11-30"] {
+        for wrong in
+            ["2026-02-29", "2026-13-01", "2026-00-10", "2026-1-1", "1969-12-31", "2026-11-30T", "", "+026-11-30"]
+        {
             assert_eq!(epoch_day(wrong), None, "{wrong}");
         }
     }

@@ -47,8 +47,7 @@ pub enum Sweep {
 
 impl Sweep {
     /// All kinds. Wake-ups come last, for steps that the others made ready.
-    pub const ALL: [Self; 6] =
-        [Self::Runs, Self::Gates, Self::Leases, Self::Calls, Self::Budgets, Self::WakeUps];
+    pub const ALL: [Self; 6] = [Self::Runs, Self::Gates, Self::Leases, Self::Calls, Self::Budgets, Self::WakeUps];
 
     /// For the log.
     pub fn name(self) -> &'static str {

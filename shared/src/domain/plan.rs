@@ -191,7 +191,9 @@ fn read_budget(fields: &mut Fields<'_, '_>) -> Option<MicroUsd> {
     fields.read("usd", |value| {
         let amount = MicroUsd::of_dollars(value).filter(|amount| (1..=MAX_BUDGET_USD * USD).contains(&amount.0));
         amount.ok_or_else(|| {
-            format!("must be dollars, more than 0 and at most {MAX_BUDGET_USD}, with at most 6 decimals, such as \"2.50\"")
+            format!(
+                "must be dollars, more than 0 and at most {MAX_BUDGET_USD}, with at most 6 decimals, such as \"2.50\""
+            )
         })
     })
 }

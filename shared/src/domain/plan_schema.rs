@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::approval::{self, ASK_FIELDS, MAX_PEOPLE, MAX_PERSON_CHARS, MAX_REASON_CHARS, REQUIRED, ROLES, SECONDS};
 use super::gate::GATE_CHANGE;
 use super::plan::{
-    ATTEMPTS, BACKOFF_MS, BUDGET, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_BUDGET_USD, MAX_GOAL_CHARS,
-    MAX_NAME_CHARS, Object, PLAN, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
+    ATTEMPTS, BACKOFF_MS, BUDGET, DEFAULT_ATTEMPTS, DEFAULT_BACKOFF_MS, FORBIDDEN_NAMES, Limits, MAX_BUDGET_USD,
+    MAX_GOAL_CHARS, MAX_NAME_CHARS, Object, PLAN, RETRY, RISKY_TOOLS, RUN_TIMEOUT_S, STEP, WORKSPACE,
 };
 use super::tool::{HANDLERS, HandlerSpec, Tools, long_variant, prefixed_pattern};
 
@@ -49,7 +49,10 @@ pub fn definitions(limits: &Limits, place: &str) -> Map<String, Value> {
     let definitions = Definitions { limits, place };
     let named = [
         (PLAN_NAME, object(&PLAN, "A goal and its steps.", |field| definitions.plan_field(field))),
-        ("PlanBudget", object(&BUDGET, "What a run may spend on models. Its steps wait when that is exhausted.", budget_field)),
+        (
+            "PlanBudget",
+            object(&BUDGET, "What a run may spend on models. Its steps wait when that is exhausted.", budget_field),
+        ),
         ("PlanWorkspace", workspace()),
         ("PlanStep", definitions.step()),
         ("PlanRetry", object(&RETRY, "When a retryable failure is tried again.", retry_field)),

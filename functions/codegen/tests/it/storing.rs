@@ -1,16 +1,13 @@
 //! Whole steps: ask, store, report. A fake server stands in for S3.
 
-use std::time::Duration;
-
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use codegen::{Codegen, CodegenConfig, Provider};
+use codegen::{CodegenConfig, Provider};
 use serde_json::{Value, json};
-use shared::domain::{Outcome, RunId, StepId, TenantId, Verdict};
+use shared::domain::{Outcome, Verdict};
 use shared::storage::Storage;
-use shared::worker::{ClaimedStep, Handler};
-use uuid::Uuid;
+use shared::worker::Handler;
 
-use crate::support::{FakeProvider, Reply, codegen, config, openai};
+use crate::support::{FakeProvider, Lab, Reply, codegen, config, openai, step};
 
 fn storage(s3: &FakeProvider) -> Storage {
     let config = aws_sdk_s3::Config::builder()
@@ -24,33 +21,12 @@ fn storage(s3: &FakeProvider) -> Storage {
     Storage::new(aws_sdk_s3::Client::from_conf(config), "bucket")
 }
 
-fn step(inputs: Value) -> ClaimedStep {
-    ClaimedStep {
-        tenant_id: TenantId("local".into()),
-        run_id: RunId(Uuid::nil()),
-        step_id: StepId(Uuid::nil()),
-        name: "write".into(),
-        tool: "codegen".into(),
-        attempt: 1,
-        inputs,
-        goal: String::new(),
-        workspace: None,
-        base_origin: None,
-        artifacts: std::collections::BTreeMap::new(),
-        timeout: Duration::from_secs(20),
-        timeout_s: None,
-        policy: shared::domain::Policy::default(),
-        decisions: Vec::new(),
-        models: Default::default(),
-    }
-}
-
-async fn handle(codegen: &Codegen, s3: &FakeProvider, inputs: Value) -> Outcome {
+async fn handle(lab: &Lab, s3: &FakeProvider, inputs: Value) -> Outcome {
     let step = step(inputs);
-    codegen.handle(&step, &storage(s3).for_step(&step)).await
+    lab.codegen.handle_with_models(&step, &storage(s3).for_step(&step), &lab.ledger.calls()).await
 }
 
-async fn codegen_that_writes(text: &str) -> (FakeProvider, Codegen) {
+async fn codegen_that_writes(text: &str) -> (FakeProvider, Lab) {
     let fake = FakeProvider::start(vec![Reply::ok(&openai(text))]).await;
     let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
     (fake, codegen)
@@ -70,7 +46,6 @@ async fn the_outputs_refer_to_the_artifact_and_contain_only_a_small_text() {
         assert_eq!(outputs.contains_key("text"), included);
         assert_eq!((artifact.kind.as_str(), artifact.size_bytes), ("text", length as u64));
         assert!(s3.requests().last().unwrap().path.ends_with("/a.md") && artifact.uri.ends_with("/a.md"));
-        assert_eq!(outcome.events.len(), 1);
     }
 }
 
@@ -88,11 +63,11 @@ async fn a_text_that_exceeds_the_outputs_limit_is_omitted() {
 }
 
 #[tokio::test]
-async fn tokens_are_reported_even_if_the_text_could_not_be_stored() {
+async fn tokens_are_settled_even_if_the_text_could_not_be_stored() {
     let s3 = FakeProvider::start(vec![Reply::json(503, &json!({}))]).await;
     let (_, codegen) = codegen_that_writes("x").await;
     let outcome = handle(&codegen, &s3, json!({ "prompt": "p" })).await;
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
-    assert_eq!(outcome.events[0].payload["output_tokens"], json!(30));
+    assert_eq!(codegen.ledger.ends()[0].usage.unwrap().output_tokens, Some(30));
     assert!(outcome.artifacts.is_empty());
 }
