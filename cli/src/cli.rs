@@ -12,8 +12,8 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    admin, artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
-    inbox, keys, limits, link, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile,
+    admin, artifacts, audit, completions, control, costs, decide, demo, deploy, deploy_local, dev, env, exec, gate,
+    get, inbox, keys, limits, link, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile,
     queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
@@ -180,6 +180,8 @@ enum Call {
     /// List, set and remove the members of the tenant
     #[command(subcommand)]
     Member(member::Command),
+    /// Show what model calls cost: of a run by step and model, or of the tenant by day and model
+    Costs(costs::Args),
     /// Show the limits of the tenant, and how much of each it uses
     Limits(limits::Args),
     /// List, export and verify the record of who changed what
@@ -195,7 +197,7 @@ pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "link", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "verify", "keys"]),
-    ("Govern and operate", &["policy", "rules", "audit", "member", "token", "limits", "queues", "admin"]),
+    ("Govern and operate", &["policy", "rules", "audit", "member", "token", "limits", "costs", "queues", "admin"]),
     ("Set up", &["login", "logout", "whoami", "profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
 ];
@@ -336,6 +338,7 @@ impl Call {
             Self::Token(command) => token::run(api, &command).await?,
             Self::Member(command) => member::run(api, &command).await?,
             Self::Audit(command) => audit::run(api, &command).await?,
+            Self::Costs(args) => costs::run(api, &args).await?,
             Self::Limits(args) => limits::run(api, &args).await?,
             Self::Queues(args) => queues::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,

@@ -121,6 +121,29 @@ const INVARIANTS: &str = "
     select format('event %s of run %s: its run does not exist', e.seq, e.run_id)
       from nofx.event e where not exists (select from nofx.run r where r.id = e.run_id)
     union all
+    select format('run %s: has reserved %s and spent %s, its calls %s and %s', r.id, r.reserved_usd_micros, r.spent_usd_micros, c.reserved, c.spent)
+      from nofx.run r
+     cross join lateral (select coalesce(sum(reserved_usd_micros) filter (where state = 'open'), 0) as reserved,
+                                coalesce(sum(charged_usd_micros), 0) as spent
+                           from nofx.llm_call where run_id = r.id) c
+     where row(r.reserved_usd_micros, r.spent_usd_micros)::text <> row(c.reserved, c.spent)::text
+    union all
+    select format('%s %s of %s: has reserved %s and spent %s, its calls %s and %s', s.period, s.starts_on, s.tenant_id, s.reserved_usd_micros,
+                  s.spent_usd_micros, c.reserved, c.spent)
+      from nofx.llm_spend s
+     cross join lateral (select coalesce(sum(l.reserved_usd_micros) filter (where l.state = 'open'), 0) as reserved,
+                                coalesce(sum(l.charged_usd_micros), 0) as spent
+                           from nofx.llm_call l
+                          where l.tenant_id = s.tenant_id
+                            and date_trunc(s.period, l.started_at at time zone 'UTC')::date = s.starts_on) c
+     where row(s.reserved_usd_micros, s.spent_usd_micros)::text <> row(c.reserved, c.spent)::text
+    union all
+    select format('call %s: is %s, but has %s events llm.attempt and %s llm.usage', c.id, c.state, e.started, e.ended)
+      from nofx.llm_call c
+     cross join lateral (select count(*) filter (where type = 'llm.attempt') as started, count(*) filter (where type = 'llm.usage') as ended
+                           from nofx.event where run_id = c.run_id and payload ->> 'call_id' = c.id::text) e
+     where e.started <> 1 or (c.state = 'open') <> (e.ended = 0)
+    union all
     select format('gate %s: is %s but the decision is %s', g.gate_type, g.status, a.decision)
       from nofx.gate g join nofx.approval a on a.gate_id = g.id and a.decides
      where g.status <> case a.decision when 'approve' then 'passed' when 'waive' then 'waived' else 'failed' end";

@@ -7,6 +7,7 @@ pub mod audit;
 mod audit_decisions;
 pub mod completions;
 pub mod control;
+pub mod costs;
 pub mod decide;
 pub mod demo;
 pub mod deploy;

@@ -1,6 +1,7 @@
 //! Describes the routes of this function for `openapi.json`.
 
 mod access;
+mod costs;
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -34,6 +35,7 @@ pub fn contract(schemas: &mut Schemas) -> Vec<Operation> {
     [
         access::access(schemas),
         runs(schemas),
+        costs::costs(schemas),
         controls(schemas),
         steps(schemas),
         artifacts(schemas),
@@ -270,7 +272,13 @@ fn policy_body() -> Value {
             let gates = object(policy::GATE_FIELDS, &[], gate_policy_field);
             let gates =
                 json!({"description": "What gates demand, whatever a plan says.", "anyOf": [gates, {"type": "null"}]});
-            let mut document = object(policy::FIELDS, &[], |_| gates.clone());
+            let part = |about: &str| json!({"description": about, "type": ["object", "null"]});
+            let mut document = object(policy::FIELDS, &[], |field| match field {
+                "gates" => gates.clone(),
+                "approvals" => part("What gates that people decide demand: docs/policy.md."),
+                "models" => part("Order, prices, budgets and models that may be asked: docs/policy.md."),
+                other => unreachable!("the field {other} has no schema"),
+            });
             document["description"] = json!("What is left out or null has its default. Unknown fields are refused.");
             document
         }

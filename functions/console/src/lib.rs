@@ -78,6 +78,7 @@ pub fn routes() -> Routes<Ctx> {
         .post_form(PolicyWrite, "/ui/policy", &["document", "version", "actor", "reason", "csrf"], routes::policy::set)
         .get_with(RulesRead, "/ui/rules", &["after"], routes::rules::list)
         .get(RulesRead, "/ui/rules/{table}", routes::rules::page)
+        .get(RunsRead, "/ui/costs", routes::costs::page)
         .get(UsageRead, "/ui/usage", routes::usage::page)
         .get_with(QueuesRead, "/ui/health", &["redriven"], routes::health::page)
         .post_form(QueuesRedrive, "/ui/health/{handler}/redrive", &["actor", "csrf"], routes::health::redrive)

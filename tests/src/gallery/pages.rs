@@ -233,6 +233,8 @@ fn settings(runs: &Runs) -> Vec<Page> {
         ("members", format!("{TEAM}/ui/members")),
         ("tokens", format!("{TEAM}/ui/tokens")),
         ("tokens-sessions", format!("{TEAM}/ui/tokens?sessions=true")),
+        ("costs", "/ui/costs".to_owned()),
+        ("costs-empty", format!("{EMPTY}/ui/costs")),
         ("usage", "/ui/usage".to_owned()),
         ("usage-empty", format!("{EMPTY}/ui/usage")),
         ("health", "/ui/health".to_owned()),

@@ -63,6 +63,7 @@ fn of_field(key: &str, value: &Value) -> Value {
         ("digest" | "keyid", Value::String(_)) => json!("<sha256>"),
         ("sig", Value::String(_)) => json!("<signature>"),
         ("url", Value::String(url)) if url.starts_with("/ui/links/") => json!("/ui/links/<link>"),
+        ("from" | "to" | "day" | "starts_on", Value::String(day)) if day.len() == 10 => json!("<day>"),
         ("covers", Value::Object(parts)) => parts.iter().map(|(name, _)| (name.clone(), json!("<digests>"))).collect(),
         _ => redacted(value),
     }
@@ -161,11 +162,13 @@ async fn responses_about_a_run() {
         "timeline",
         "timeline?limit=2",
         "lineage",
+        "costs",
         "plan",
         "gates?limit=1",
     ] {
         snapshot.add(&format!("GET /runs/{{id}}/{path}"), &api.get(&format!("{run}/{path}")).await);
     }
+    snapshot.add("GET /costs", &api.get("/costs").await);
     snapshot.add("GET /runs", &api.get("/runs?limit=1").await);
     let artifact = read["artifacts"][0]["id"].as_str().expect("an artifact").to_owned();
     snapshot.add("GET /artifacts/{id}", &api.get(&format!("/artifacts/{artifact}")).await);

@@ -11,6 +11,8 @@ mod footprint;
 mod logs;
 mod migrations;
 mod model;
+mod money;
+mod money_model;
 mod ownership;
 mod races;
 mod terms;

@@ -14,15 +14,19 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 13] = [
+const WORKER: [&str; 17] = [
     "artifact_origin",
     "artifacts_find",
     "attempt_is_live",
     "attempt_usage_record",
     "db_write_account",
     "db_write_look",
+    "llm_call_end",
+    "llm_call_start",
     "steps_claim",
     "steps_finish",
+    "sweep_budgets",
+    "sweep_calls",
     "sweep_gates",
     "sweep_leases",
     "sweep_record",

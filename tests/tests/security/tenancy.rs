@@ -66,6 +66,15 @@ async fn fill(lab: &mut Lab, tenant: &str) {
     let sql = "with counted as (insert into nofx.stored_bytes (tenant_id, counted_to, bytes) values ($1, now(), 1))
                insert into nofx.request (tenant_id, request_id, at) values ($1, 'r', now())";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();
+    let sql = "with call as (
+                   insert into nofx.llm_call (id, tenant_id, run_id, step_id, attempt, provider, model_requested, deployment, because,
+                                              reserved_usd_micros, started_at, due_at)
+                   select gen_random_uuid(), s.tenant_id, s.run_id, s.id, 1, 'openai', 'm', 'd', '{}', 0, now(), now() + interval '1 h'
+                     from nofx.step s where s.run_id = $2 limit 1), spend as (
+                   insert into nofx.llm_spend (tenant_id, period, starts_on) values ($1, 'day', current_date))
+               insert into nofx.llm_cooldown (tenant_id, deployment, until, kind, reason, started_at)
+               values ($1, 'd', now() + interval '1 h', 'transient', '503', now())";
+    lab.admin.execute(sql, &[&tenant, &run.0]).await.unwrap();
     let sql = "insert into nofx.jwks (tenant_id, issuer, document, fetched_at) values ($1, 'https://issuer.test', '{}', now())";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();
     let sql =

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod audit;
+mod costs;
 mod decision;
 mod evidence;
 mod format;
@@ -37,6 +38,7 @@ mod weakening;
 
 pub use artifact::{ArtifactPage, Stored as StoredArtifact, Unreadable, artifact_page};
 pub use audit::{AuditList, audit_page};
+pub use costs::costs_page;
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};

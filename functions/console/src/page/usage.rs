@@ -1,4 +1,4 @@
-//! Calls of models and their tokens. Prices are not known yet, so no amount of money is shown.
+//! Calls of models and their tokens. The page of costs shows their money.
 
 use maud::{Markup, html};
 use shared::db::console::{DAYS, EVENTS, Tokens, Usage};
@@ -68,7 +68,7 @@ fn used(base: Base, usage: &Usage) -> Markup {
             (section("runs", "By run", &html! { p.note { "those with most tokens" } }, &table("Run", runs)))
             (section("days", "By day", &html! { p.note { "UTC" } }, &table("Day", days)))
         }
-        p.note { "Input tokens include those that the provider had cached. Prices are not part of this page yet." }
+        p.note { "Input tokens include those that the provider had cached. " a href=(base.to("costs")) { "Costs" } " shows what they cost." }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod audit;
 pub mod control;
+pub mod costs;
 pub mod document;
 pub mod gate;
 pub mod health;

@@ -20,7 +20,7 @@ use shared::db::console::{
     Asked, Decided, DecidedList, GateDetail, Inbox, LastDecision, RunCounts, RunList, StepDetail, TypeCount,
 };
 use shared::domain::gate::Decision;
-use shared::domain::{ArtifactId, GateId, GateStatus, RunId, RunStatus, StepStatus, Timestamp};
+use shared::domain::{ArtifactId, GateId, GateStatus, MicroUsd, RunId, RunStatus, StepStatus, Timestamp};
 use shared::view::OnPass;
 use shared::view::sentence::EventKind;
 use tower::ServiceExt;
@@ -233,6 +233,9 @@ pub fn run(text: &str, status: &str) -> Run {
         status: state(status),
         goal: text.into(),
         generation: 2,
+        budget_usd_micros: Some(MicroUsd(2_500_000)),
+        spent_usd_micros: MicroUsd(1_234_567),
+        reserved_usd_micros: MicroUsd(400),
         plan_digest: text.into(),
         failure: Some(text.into()),
         created_by: Some(text.into()),

@@ -9,7 +9,7 @@ use super::timeline::{Selection, Timeline};
 use super::{Artifact, WAITING};
 use crate::db::row;
 use crate::db::session::{Arg, Session};
-use crate::domain::{GateId, RunId, RunStatus, Timestamp};
+use crate::domain::{GateId, MicroUsd, RunId, RunStatus, Timestamp};
 use crate::error::Error;
 
 const FAILURE: &str = cut!("r.failure ->> 'message'", 2000);
@@ -34,6 +34,10 @@ pub struct Run {
     pub deadline_at: Option<Timestamp>,
     /// From start to end, once it has ended.
     pub duration_ms: Option<i64>,
+    pub budget_usd_micros: Option<MicroUsd>,
+    pub spent_usd_micros: MicroUsd,
+    /// What model calls in flight can still cost.
+    pub reserved_usd_micros: MicroUsd,
     /// Who paused or cancelled it, and when. None in other states.
     pub stopped: Option<Stopped>,
     /// Since when the step that waits longest for a worker is ready.
@@ -92,6 +96,7 @@ pub async fn run_fetch(
     let sql = format!(
         "select r.id, r.status, r.goal, r.generation, r.plan_digest, {FAILURE} as failure,
                 r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline_at,
+                r.budget_usd_micros, r.spent_usd_micros, r.reserved_usd_micros,
                 floor(extract(epoch from r.finished_at - r.started_at) * 1000)::bigint as duration_ms,
                 {},
                 coalesce((select json_agg(gate) from (

@@ -11,7 +11,7 @@ use super::{Artifact, WAITING};
 use crate::db::GOAL;
 use crate::db::row;
 use crate::db::session::{Arg, Session};
-use crate::domain::{ArtifactRef, RunId, RunStatus, StepStatus, Timestamp};
+use crate::domain::{ArtifactRef, MicroUsd, RunId, RunStatus, StepStatus, Timestamp};
 use crate::error::Error;
 
 /// Attempts, parents, children, gates, artifacts: the first ones are on the page.
@@ -150,6 +150,9 @@ pub struct CallUsage {
     pub output_tokens: Option<u64>,
     pub cached_input_tokens: Option<u64>,
     pub duration_ms: Option<i64>,
+    pub cost_usd_micros: Option<MicroUsd>,
+    /// Nobody knows its tokens, so it cost what was reserved.
+    pub estimated: Option<bool>,
     pub tries: Option<u64>,
     /// Providers that gave no usable answer before.
     pub fallback_from: Vec<FailedCall>,
@@ -323,7 +326,7 @@ fn searched() -> String {
         "select e.run_id, e.step_id, e.timestamp,
                 case when octet_length(e.payload::text) <= {PAYLOAD_BYTES} then e.payload end as usage
            from nofx.event e
-          where e.tenant_id = $1 and e.type = 'codegen.usage' and s.tool = 'codegen'
+          where e.tenant_id = $1 and e.type in ('codegen.usage', 'llm.usage') and s.tool = 'codegen'
             and e.timestamp >= (select min(a.started_at) from nofx.attempt a
                                  where a.tenant_id = $1 and a.step_id = s.id)
             and e.timestamp <= coalesce(s.finished_at + interval '1 hour', now())

@@ -1,4 +1,4 @@
-//! What models were used for: calls and tokens, as the events of attempts record them.
+//! What models were used for: calls and tokens. Calls of releases without prices are known by their events alone.
 
 use serde::Deserialize;
 
@@ -100,7 +100,12 @@ pub async fn usage_fetch(session: &Session) -> Result<Usage, Error> {
                     coalesce(e.payload ->> 'provider' = 'template', false) as is_template
                from nofx.event e
               where e.tenant_id = $1 and e.type = 'codegen.usage' and e.timestamp > now() - make_interval(days => {DAYS})
-              order by e.timestamp desc limit {EVENTS})
+              union all
+             select c.run_id, c.started_at, c.provider, left(coalesce(c.model_served, c.model_requested), 200), c.input_tokens, c.output_tokens,
+                    c.cached_input_tokens, not coalesce(c.is_usable, false), false
+               from nofx.llm_call c
+              where c.tenant_id = $1 and c.state = 'settled' and c.started_at > now() - make_interval(days => {DAYS})
+              order by timestamp desc limit {EVENTS})
          select (select row_to_json(t) from (select {TOKENS} from used u) t) as total,
                 coalesce((select json_agg(m) from (
                     select coalesce(u.provider, '') as provider, coalesce(u.model, '') as model, {TOKENS}

@@ -5,7 +5,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::domain::gate::Decision;
-use crate::domain::{ArtifactId, GateId, Timestamp};
+use crate::domain::model_call::Because;
+use crate::domain::{ArtifactId, GateId, MicroUsd, Timestamp};
 use crate::view::Event;
 
 /// An event of a run, or of a tenant: then `subject` says what changed.
@@ -71,6 +72,19 @@ pub struct Payload {
     pub output_tokens: Option<u64>,
     pub fallback_from: Option<Vec<Fallback>>,
     pub late_attempt: Option<u32>,
+    pub model_requested: Option<String>,
+    pub because: Option<Because>,
+    pub reserved_usd_micros: Option<MicroUsd>,
+    pub cost_usd_micros: Option<MicroUsd>,
+    pub corrects_usd_micros: Option<MicroUsd>,
+    pub estimated: Option<bool>,
+    pub exceeds_reserved: Option<bool>,
+    /// `run`, `day` or `month`.
+    pub scope: Option<String>,
+    pub cap_usd_micros: Option<MicroUsd>,
+    pub needs_usd_micros: Option<MicroUsd>,
+    pub from_usd_micros: Option<MicroUsd>,
+    pub to_usd_micros: Option<MicroUsd>,
     pub table: Option<String>,
     pub op: Option<String>,
     pub rows: Option<u64>,

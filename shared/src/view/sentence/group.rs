@@ -212,7 +212,7 @@ fn entry<'a>(group: &[&Item<'a>], context: &Context<'_>) -> Entry<'a> {
 
 fn error_of(event: &TimelineEvent) -> Option<&str> {
     let payload = &event.payload;
-    if event.kind == "codegen.usage" {
+    if matches!(event.kind.as_str(), "codegen.usage" | "llm.usage") {
         return payload.reason.as_deref().filter(|_| payload.usable == Some(false));
     }
     payload.error.as_ref().or(payload.failure.as_ref()).map(|error| error.message.as_str())

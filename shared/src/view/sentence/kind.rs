@@ -70,7 +70,7 @@ impl EventKind {
                 "gate.cancelled",
             ],
             Self::Artifacts => &["artifact.created"],
-            Self::Models => &["codegen.usage"],
+            Self::Models => &["codegen.usage", "llm.attempt", "llm.usage", "budget.exhausted", "budget.raised"],
             Self::Writes => &["db_write.executed"],
             Self::Run => &[
                 "run.created",

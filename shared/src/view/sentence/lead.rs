@@ -6,6 +6,7 @@ use super::event::{Payload, TimelineEvent};
 use super::part::{Part, actor, artifact, code, gate, step, text};
 use super::words;
 use super::{Symbol, Tone};
+use crate::domain::model_call::Because;
 
 /// How an event is shown: symbol, tone and words.
 pub(super) type Lead<'a> = (Symbol, Tone, Vec<Part<'a>>);
@@ -135,7 +136,15 @@ fn of_gate<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
 fn of_fact(event: &TimelineEvent) -> Option<Lead<'_>> {
     Some(match event.kind.as_str() {
         "artifact.created" => (Symbol::Doc, Tone::Quiet, vec![step(event), text(" stored "), artifact(event)]),
-        "codegen.usage" => (Symbol::Model, Tone::Quiet, usage(event)),
+        "codegen.usage" | "llm.usage" => (Symbol::Model, Tone::Quiet, usage(event)),
+        "llm.attempt" => (Symbol::Model, Tone::Quiet, attempt(event)),
+        "budget.exhausted" => (Symbol::Decide, Tone::Warn, exhausted(&event.payload, step(event))),
+        "budget.raised" => {
+            let Payload { from_usd_micros, to_usd_micros, .. } = event.payload;
+            let amounts =
+                format!(" from {} to {}", from_usd_micros.unwrap_or_default(), to_usd_micros.unwrap_or_default());
+            (Symbol::Arrow, Tone::Busy, vec![actor(event), text(" raised the run's budget"), text(amounts)])
+        }
         "db_write.executed" => {
             (Symbol::Table, Tone::Good, [step(event), text(" ")].into_iter().chain(write(event)).collect())
         }
@@ -166,6 +175,46 @@ fn of_rule<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
     Some((Symbol::Table, if verb == "deleted" { Tone::Warn } else { Tone::Quiet }, words))
 }
 
+/// Which model is asked, and why.
+fn attempt(event: &TimelineEvent) -> Vec<Part<'_>> {
+    let payload = &event.payload;
+    let mut words = vec![step(event), text(" asks "), code(payload.model_requested.as_deref().unwrap_or("a model"))];
+    match &payload.because {
+        Some(Because::Retry { reason, .. }) => words.push(text(format!(" again: {}", words::cut(reason, 200)))),
+        Some(Because::Fallback { model, reason, .. }) => {
+            words.extend([text(" instead of "), code(model), text(format!(": {}", words::cut(reason, 200)))]);
+        }
+        Some(Because::First) | None => {}
+    }
+    words.extend(payload.reserved_usd_micros.map(|amount| text(format!(" (up to {amount})"))));
+    words
+}
+
+/// Which budget does not cover the next request of a step.
+fn exhausted<'a>(payload: &Payload, step: Part<'a>) -> Vec<Part<'a>> {
+    let whose = match payload.scope.as_deref() {
+        Some("day") => "the tenant's budget of the day",
+        Some("month") => "the tenant's budget of the month",
+        _ => "the run's budget",
+    };
+    let (cap, needs) = (payload.cap_usd_micros.unwrap_or_default(), payload.needs_usd_micros.unwrap_or_default());
+    vec![
+        step,
+        text(format!(" waits for money: its next request needs up to {needs}, which {whose} of {cap} does not cover")),
+    ]
+}
+
+/// What a call cost: `$0.0012`, `$0.0012 reserved, tokens unknown`.
+fn cost(payload: &Payload) -> Option<String> {
+    let cost = payload.cost_usd_micros?;
+    Some(match (payload.corrects_usd_micros, payload.estimated, payload.exceeds_reserved) {
+        (Some(was), ..) => format!("{cost}, not {was}"),
+        (None, Some(true), _) => format!("{cost}, all that was reserved, because its tokens are unknown"),
+        (None, _, Some(true)) => format!("{cost}, more than was reserved"),
+        _ => cost.to_string(),
+    })
+}
+
 /// What a model did for a step.
 fn usage(event: &TimelineEvent) -> Vec<Part<'_>> {
     let payload = &event.payload;
@@ -178,10 +227,16 @@ fn usage(event: &TimelineEvent) -> Vec<Part<'_>> {
             let lead = text(format!("Attempt {attempt} had lost "));
             vec![lead, step(event), text(" and still used "), model]
         }
+        (None, Some(false)) if event.kind == "llm.usage" => {
+            vec![model, text(" gave no usable answer to "), step(event)]
+        }
         (None, Some(false)) => vec![model, text(" gave an answer to "), step(event), text(" that cannot be used")],
         (None, _) => vec![model, text(" answered "), step(event)],
     };
-    words.extend(tokens(payload).map(|tokens| text(format!(" ({tokens})"))));
+    let facts: Vec<String> = tokens(payload).into_iter().chain(cost(payload)).collect();
+    if !facts.is_empty() {
+        words.push(text(format!(" ({})", facts.join(", "))));
+    }
     words.extend(fallback(payload).into_iter().flatten());
     words
 }
@@ -234,12 +289,15 @@ pub(super) fn also(event: &TimelineEvent) -> Option<Vec<Part<'_>>> {
         "codegen.usage" if payload.provider.as_deref() == Some("template") => {
             vec![text("a template was filled in")]
         }
-        "codegen.usage" => {
+        "llm.attempt" => return None,
+        "budget.exhausted" => exhausted(payload, text("it")),
+        "budget.raised" => vec![text(format!("the budget is {} now", payload.to_usd_micros.unwrap_or_default()))],
+        "codegen.usage" | "llm.usage" => {
             let mut words = vec![code(payload.model.as_deref().unwrap_or("a model"))];
             if payload.usable == Some(false) {
                 words.push(text(" gave an answer that cannot be used"));
             }
-            words.extend(tokens(payload).map(|tokens| text(format!(", {tokens}"))));
+            words.extend(tokens(payload).into_iter().chain(cost(payload)).map(|fact| text(format!(", {fact}"))));
             words.extend(fallback(payload).into_iter().flatten());
             let reason = payload.reason.as_deref().filter(|_| payload.usable == Some(false));
             words.extend(reason.map(|reason| text(format!(": {}", words::cut(reason, 200)))));

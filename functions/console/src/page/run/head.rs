@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::Run;
+use shared::domain::MicroUsd;
 use shared::http::encoded;
 
 use super::control::actions;
@@ -35,6 +36,7 @@ pub(super) fn title(page: &RunPage<'_>) -> Markup {
     if run.generation > 1 {
         list.push(html! { "generation " (run.generation) });
     }
+    list.extend(money(run));
     list.push(html! { a href="#plan" { "plan" } " " code { (short(&run.plan_digest)) } });
     if run.is_open() {
         list.push(html! { span.live { "live" } });
@@ -48,6 +50,19 @@ pub(super) fn title(page: &RunPage<'_>) -> Markup {
         (crumbs(&[("Runs", base.to("runs"))], short(&id)))
         (head(&html! { bdi { (visible(&run.goal)) } }, &facts(list), Some(&actions(page))))
     }
+}
+
+/// What its model calls have cost. None of a run that called no model and has no budget.
+fn money(run: &Run) -> Option<Markup> {
+    let (spent, reserved) = (run.spent_usd_micros, run.reserved_usd_micros);
+    if run.budget_usd_micros.is_none() && spent + reserved == MicroUsd::ZERO {
+        return None;
+    }
+    Some(html! {
+        "models cost " b { (spent) }
+        @if let Some(budget) = run.budget_usd_micros { " of " (budget) }
+        @if reserved > MicroUsd::ZERO { ", " (reserved) " reserved" }
+    })
 }
 
 /// The runs that this person started.

@@ -10,7 +10,7 @@ use crate::page::source::visible;
 
 /// Providers that gave no answer, for each call.
 const FALLBACKS: usize = 10;
-const NUMBERS: [&str; 3] = ["Tokens in", "Out", "Duration"];
+const NUMBERS: [&str; 4] = ["Tokens in", "Out", "Cost", "Duration"];
 /// Characters of a provider, a model or a reason.
 const WORDS: usize = 300;
 
@@ -62,6 +62,10 @@ fn rows(call: &ModelCall) -> Markup {
             }
             td.number role="cell" data-label=(NUMBERS[1]) { (tokens(usage.output_tokens)) }
             td.number role="cell" data-label=(NUMBERS[2]) {
+                @match usage.cost_usd_micros { Some(cost) => (cost), None => "–" }
+                @if usage.estimated == Some(true) { div.note { "tokens unknown" } }
+            }
+            td.number role="cell" data-label=(NUMBERS[3]) {
                 @match usage.duration_ms { Some(ms) => (format::duration(ms)), None => "–" }
             }
         }
