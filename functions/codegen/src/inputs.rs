@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use shared::domain::Problem;
 use shared::domain::fields::{self, Fields, Most, Names, Null};
+use shared::domain::{ArtifactId, Problem};
 
 use crate::content::ContentType;
 use crate::parameters::Parameters;
@@ -15,6 +15,7 @@ const KNOWN: &[Names] = &[
     &["kind"],
     &["prompt"],
     &["name", "filename"],
+    &["artifacts"],
     &["content_type"],
     &["provider"],
     &["model"],
@@ -29,6 +30,7 @@ const MAX_TOPIC_BYTES: usize = 4 * 1024;
 const MAX_BULLETS: usize = 100;
 const MAX_BULLET_BYTES: usize = 4 * 1024;
 pub(crate) const MAX_PROMPT_BYTES: usize = 128 * 1024;
+const MAX_ARTIFACTS: usize = 20;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_MODEL_BYTES: usize = 100;
 
@@ -57,6 +59,8 @@ pub enum Source {
 pub struct Request {
     pub kind: Kind,
     pub source: Source,
+    /// Artifacts that the model reads.
+    pub artifacts: Vec<ArtifactId>,
     /// File name of the artifact.
     pub name: String,
     pub content_type: ContentType,
@@ -84,12 +88,16 @@ impl Request {
         fields::read(inputs, "inputs", KNOWN, Null::Absent, |fields| {
             let source = source(fields);
             let kind = kind(fields).unwrap_or_default();
+            let artifacts = fields.list("artifacts", MAX_ARTIFACTS, |value| {
+                let id = value.as_str().and_then(|text| text.parse().ok());
+                id.ok_or_else(|| "must be the id of an artifact (a UUID)".to_owned())
+            });
             let parameters = Parameters::read(fields);
             let name = name(fields, source.as_ref(), &parameters);
             let content_type = content_type(fields, &name, &parameters);
             let is_offline = fields.value("provider").and_then(Value::as_str).map(str::trim) == Some(OFFLINE);
             let (provider, model) = if is_offline { (None, None) } else { target(fields) };
-            Some(Self { kind, source: source?, name, content_type, provider, model, parameters, is_offline })
+            Some(Self { kind, source: source?, artifacts, name, content_type, provider, model, parameters, is_offline })
         })
     }
 

@@ -16,6 +16,7 @@ mod exchange;
 mod fault;
 mod inputs;
 mod keys;
+mod materials;
 mod parameters;
 mod plan;
 mod prompt;
@@ -47,6 +48,7 @@ use crate::router::{End, RouteFailure, Router, Task};
 pub use crate::config::{CodegenConfig, default_order};
 pub use crate::inputs::Kind;
 pub use crate::keys::{ApiKey, ProviderKeys};
+pub use crate::materials::{MAX_MATERIAL_BYTES, Material};
 pub use crate::provider::{Api, PerProvider, Provider, Target};
 pub use crate::report::Generated;
 
@@ -77,15 +79,24 @@ impl Codegen {
     }
 
     /// Generates the text but does not store it. `Err` is the outcome of a step with nothing to store. Each request is
-    /// started and ended in `calls`, and none is sent once the step is lost.
-    pub async fn generate(&self, step: &ClaimedStep, calls: &ModelCalls) -> Result<Generated, Box<Outcome>> {
+    /// started and ended in `calls`, and none is sent once the step is lost. Without `store` the inputs can name no artifacts.
+    pub async fn generate(
+        &self,
+        step: &ClaimedStep,
+        store: Option<&StepStore>,
+        calls: &ModelCalls,
+    ) -> Result<Generated, Box<Outcome>> {
         let claimed = Instant::now();
         // Reserve a tenth of the time for storing the answer.
         let deadline = claimed + step.timeout.mul_f64(0.9);
         let config = self.router.config();
         let request = Request::parse(&step.inputs)
             .map_err(|problems| Box::new(Outcome::failed(StepError::invalid_inputs(problems))))?;
-        let message = prompt::message(&request);
+        let materials = match store {
+            Some(store) => materials::read(step, &request, store).await?,
+            None => Vec::new(),
+        };
+        let message = prompt::message(&request, &materials);
         if request.is_offline {
             let allowed = config.allow_template.then(|| report::from_template(&request, &message));
             return allowed.ok_or_else(|| Box::new(report::template_refused()));
@@ -111,7 +122,7 @@ impl Codegen {
         let routed = self.router.route(&task, &mut StepKeys::new(&self.keys, keys.clone())).await;
         let max_output_tokens = request.parameters.max_output_tokens.unwrap_or(config.max_output_tokens);
         match routed {
-            Ok(routed) => Ok(report::from_model(&request, prompt, max_output_tokens, routed)),
+            Ok(routed) => Ok(report::from_model(&request, prompt, &materials, max_output_tokens, routed)),
             Err(RouteFailure { failures, end }) => Err(Box::new(match end {
                 End::Exhausted => report::all_models_failed(&failures),
                 End::Lost => report::ownership_lost(),
@@ -143,7 +154,7 @@ impl Codegen {
             kind: generated.kind,
             media_type: generated.media_type,
             metadata: generated.metadata.clone(),
-            ..ArtifactMeta::default()
+            made_from: generated.made_from.clone(),
         };
         match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
             Ok(artifact) => {
@@ -171,7 +182,7 @@ impl Handler for Codegen {
     }
 
     async fn handle_with_models(&self, step: &ClaimedStep, store: &StepStore, calls: &ModelCalls) -> Outcome {
-        match self.generate(step, calls).await {
+        match self.generate(step, Some(store), calls).await {
             Ok(generated) => self.store(generated, store).await,
             Err(outcome) => *outcome,
         }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use shared::domain::bounds::json_bytes;
-use shared::domain::{NewArtifact, NewEvent, Outcome, StepError, TokenUsage, Verdict};
+use shared::domain::{ArtifactId, NewArtifact, NewEvent, Outcome, StepError, TokenUsage, Verdict};
 use shared::error::{Error, Problem};
 use shared::telemetry;
 
 use crate::ask::Prompt;
 use crate::fault::FaultKind;
 use crate::inputs::{Kind, MAX_PROMPT_BYTES, Request};
+use crate::materials::{self, Material};
 use crate::plan::Plan;
 use crate::prompt::{self, sha256};
 use crate::router::{ModelFailure, Routed};
@@ -31,6 +32,8 @@ pub struct Generated {
     pub provider: &'static str,
     /// The model that answered.
     pub model: String,
+    /// Artifacts that the model read.
+    pub made_from: Vec<ArtifactId>,
     /// Only of the template. Requests to models write their events when they are settled.
     pub events: Vec<NewEvent>,
 }
@@ -56,7 +59,13 @@ impl Generated {
     }
 }
 
-pub(crate) fn from_model(request: &Request, prompt: Prompt<'_>, max_output_tokens: u32, routed: Routed) -> Generated {
+pub(crate) fn from_model(
+    request: &Request,
+    prompt: Prompt<'_>,
+    materials: &[Material],
+    max_output_tokens: u32,
+    routed: Routed,
+) -> Generated {
     let Routed { provider, model_requested, chosen_by, answer, failures } = routed;
     Generated {
         name: request.name.clone(),
@@ -70,7 +79,8 @@ pub(crate) fn from_model(request: &Request, prompt: Prompt<'_>, max_output_token
             "kind": request.kind,
             "prompt_sha256": sha256(prompt.message),
             "instructions_sha256": sha256(prompt.instructions),
-            "prompt_templates": prompt::templates(request),
+            "prompt_templates": prompt::templates(request, !materials.is_empty()),
+            "materials": materials.iter().map(Material::describe).collect::<Vec<_>>(),
             "parameters": parameters(request, max_output_tokens),
             "tokens": answer.usage,
             "attempts": failures,
@@ -79,6 +89,7 @@ pub(crate) fn from_model(request: &Request, prompt: Prompt<'_>, max_output_token
         text: answer.text,
         provider: provider.as_str(),
         model: answer.model_served,
+        made_from: materials::ids(materials),
         events: Vec::new(),
     }
 }
@@ -117,6 +128,7 @@ pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
         }),
         provider: TEMPLATE,
         model: TEMPLATE.to_owned(),
+        made_from: Vec::new(),
         events: vec![NewEvent { kind: "codegen.usage".to_owned(), payload }],
     }
 }

@@ -5,9 +5,10 @@ use axum::{Json, Router, routing};
 use nofx_tests::delivery::event;
 use nofx_tests::{Deliver, Lab, plans};
 use serde_json::{Value, json};
-use shared::db::gate::{self, Decision};
+use shared::db::gate::{self, GateDecision};
+use shared::domain::gate::Decision;
 use shared::domain::{RunId, tool};
-use shared::flow::decide_gate::{GateDecision, decide_gate};
+use shared::flow::decide_gate::decide_gate;
 use shared::worker::{WorkThenRecord, Worker};
 use tokio::net::TcpListener;
 
@@ -135,5 +136,24 @@ async fn a_fallback_says_in_the_timeline_which_model_failed_and_why() {
     let usage = payloads(&lab, run, "llm.usage").await;
     assert_eq!((&usage[0]["usable"], &usage[0]["kind"]), (&json!(false), &json!("unusable")));
     assert!(usage[0]["cost_usd_micros"].as_i64().unwrap() > 0, "a cut-off answer is paid for");
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn an_artifact_that_a_model_read_is_in_the_lineage_of_its_answer() {
+    let lab = Lab::with_bucket().await;
+    let url = providers().await;
+    let mut second = plans::step(
+        "second",
+        "codegen",
+        json!({ "prompt": "p", "artifacts": ["${{ steps.first.outputs.artifact_id }}"] }),
+    );
+    second["depends_on"] = json!(["first"]);
+    let first = plans::step("first", "codegen", json!({ "prompt": "p" }));
+    let run = lab.submit(&json!({ "goal": "g", "steps": [first, second] })).await;
+    deliver(&lab, &url).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    let sql = "select count(*) from nofx.artifact_edge e join nofx.artifact a on a.id = e.child_id where a.run_id = $1";
+    assert_eq!(lab.admin.query_one(sql, &[&run.0]).await.unwrap().get::<_, i64>(0), 1);
     lab.assert_invariants().await;
 }

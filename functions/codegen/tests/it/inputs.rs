@@ -34,6 +34,8 @@ async fn invalid_inputs_fail_for_good_with_the_path_of_the_problem() {
         ),
         (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not a known field"),
         (json!({ "prompt": "p", "name": "a", "filename": "b" }), "inputs.filename: is another name of name"),
+        (json!({ "prompt": "p", "artifacts": "x" }), "inputs.artifacts: must be a list of at most 20"),
+        (json!({ "prompt": "p", "artifacts": ["x"] }), "inputs.artifacts[0]: must be the id of an artifact"),
         (json!({ "prompt": "p", "content_type": "text/html" }), "inputs.content_type: must be one of text/markdown"),
         (json!({ "prompt": "p", "max_output_tokens": 0 }), "inputs.max_output_tokens: must be a whole number"),
         (json!({ "prompt": "p", "temperature": 2.5 }), "inputs.temperature: must be a number from 0 to 2"),

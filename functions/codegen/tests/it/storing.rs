@@ -1,9 +1,10 @@
 //! Whole steps: ask, store, report. A fake server stands in for S3.
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use codegen::{CodegenConfig, Provider};
+use codegen::{CodegenConfig, MAX_MATERIAL_BYTES, Provider};
 use serde_json::{Value, json};
-use shared::domain::{Outcome, Verdict};
+use sha2::Digest;
+use shared::domain::{ArtifactId, ArtifactRef, Outcome, Verdict};
 use shared::storage::Storage;
 use shared::worker::Handler;
 
@@ -70,4 +71,43 @@ async fn tokens_are_settled_even_if_the_text_could_not_be_stored() {
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
     assert_eq!(codegen.ledger.ends()[0].usage.unwrap().output_tokens, Some(30));
     assert!(outcome.artifacts.is_empty());
+}
+
+/// A step that hands on an artifact with these bytes. The server answers every read with them.
+async fn handle_artifact(lab: &Lab, bytes: &[u8], size_bytes: u64) -> Outcome {
+    let reply = Reply::ok(&json!({})).with_header("content-type", "text/plain").body(bytes, 1);
+    let s3 = FakeProvider::start(vec![reply]).await;
+    let id = ArtifactId(uuid::Uuid::from_u128(7));
+    let hash = shared::domain::digest::hex(&sha2::Sha256::digest(bytes));
+    let uri = "s3://bucket/tenants/local/x".to_owned();
+    let artifact = ArtifactRef { id, uri, hash, size_bytes, media_type: "text/plain; charset=utf-8".to_owned() };
+    let mut step = step(json!({ "prompt": "Summarise it.", "artifacts": [id] }));
+    step.artifacts.insert(id, artifact);
+    lab.codegen.handle_with_models(&step, &storage(&s3).for_step(&step), &lab.ledger.calls()).await
+}
+
+#[tokio::test]
+async fn a_long_text_of_another_step_is_handed_on_as_an_artifact() {
+    let (fake, lab) = codegen_that_writes("a summary").await;
+    let text = "line\n".repeat(60_000);
+    let outcome = handle_artifact(&lab, text.as_bytes(), text.len() as u64).await;
+    assert!(matches!(outcome.verdict, Verdict::Succeeded(_)), "{outcome:?}");
+    let sent = fake.requests()[0].body["input"][0]["content"].as_str().unwrap().to_owned();
+    assert!(sent.starts_with("Summarise it.\nMaterial 1: an artifact of type text/plain.") && sent.contains(&text));
+    let [made] = outcome.artifacts.as_slice() else { panic!("one artifact") };
+    assert_eq!(made.made_from, [ArtifactId(uuid::Uuid::from_u128(7))]);
+    assert_eq!(made.metadata["materials"][0]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[tokio::test]
+async fn an_artifact_that_is_no_text_or_too_large_is_refused_before_any_request() {
+    for (bytes, size_bytes, reason) in
+        [(&b"\xff\xfe"[..], 2, "is not UTF-8 text"), (b"x", MAX_MATERIAL_BYTES + 1, "may have at most 524288 bytes")]
+    {
+        let (fake, lab) = codegen_that_writes("x").await;
+        let outcome = handle_artifact(&lab, bytes, size_bytes).await;
+        let Verdict::Failed { error, retryable: false, .. } = outcome.verdict else { panic!("a failure") };
+        assert!(error.message.contains(reason), "{}", error.message);
+        assert_eq!((error.code.as_str(), fake.calls()), ("invalid_inputs", 0));
+    }
 }

@@ -245,7 +245,7 @@ impl Lab {
         // A tenth is reserved for storing.
         step.timeout = timeout.mul_f64(1.0 / 0.9);
         step.models = self.ledger.terms();
-        let made = self.codegen.generate(&step, &self.ledger.calls()).await;
+        let made = self.codegen.generate(&step, None, &self.ledger.calls()).await;
         self.ledger.assert_settled();
         made
     }
