@@ -77,7 +77,7 @@ fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fau
         Fault { spent, ..Fault::unusable(reason) }
     };
     // A misconfigured gateway may echo the key that it received.
-    let has_key = question.key.is_some_and(|key| text.contains(key.expose()));
+    let has_key = question.key.and_then(ApiKey::secret).is_some_and(|key| text.contains(key));
     let repeats_key = has_key.then(|| "the answer repeats the key".to_owned());
     if let Some(reason) = problem.or(repeats_key).or_else(|| text_problem(&text)) {
         return Err(unusable(reason));
@@ -87,7 +87,7 @@ fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fau
         return Err(unusable(reason));
     }
     let served = served.and_then(|served| {
-        displayable_model(served, question.model, question.key.map(ApiKey::expose), question.prompt.message)
+        displayable_model(served, question.model, question.key.and_then(ApiKey::secret), question.prompt.message)
     });
     Ok(Answer { text, model_served: served.unwrap_or_else(|| "unknown".to_owned()), usage })
 }

@@ -63,10 +63,16 @@ pub(crate) fn client(config: &CodegenConfig) -> Result<Client, Fault> {
         .no_deflate()
         .no_zstd()
         .http1_only()
-        .connect_timeout(config.connect_timeout)
+        .connect_timeout(connect_timeout(config))
         .user_agent(concat!("nofx-codegen/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|_| Fault::new(FaultKind::Unusable, "the HTTP client cannot be built"))
+}
+
+/// Shorter than the other timeouts, so that a connection that was never made is told from an answer that never came.
+fn connect_timeout(config: &CodegenConfig) -> Duration {
+    let shortest = if config.stream { config.request_timeout.min(config.idle_timeout) } else { config.request_timeout };
+    config.connect_timeout.min(shortest.mul_f64(0.9))
 }
 
 /// Sends a request and reads its answer. Dropping an unread answer closes the connection.

@@ -13,6 +13,9 @@ use crate::provider::{PerProvider, Provider};
 /// Timeout for looking up the keys.
 pub(crate) const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Shorter keys are no secrets.
+const MIN_SECRET_BYTES: usize = 8;
+
 /// A provider's key. `Debug` does not show it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
@@ -46,6 +49,11 @@ impl fmt::Debug for ApiKey {
 impl ApiKey {
     pub(crate) fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The key, if it is one. Local servers are often given a word such as `ollama`, which answers may contain.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        (self.0.len() >= MIN_SECRET_BYTES).then_some(self.0.as_str())
     }
 }
 

@@ -66,3 +66,9 @@ async fn an_unusable_chat_completion_is_no_answer() {
     let (_, lab) = compatible(vec![Reply::ok(&message(parts))], "{}").await;
     assert_eq!(generate(&lab, topic()).await.text, "a text");
 }
+
+#[tokio::test]
+async fn a_word_instead_of_a_key_may_be_in_the_answer() {
+    let (_, lab) = compatible(vec![Reply::ok(&chat("run ollama"))], r#"{"OPENAI_COMPATIBLE_API_KEY":"ollama"}"#).await;
+    assert_eq!(generate(&lab, topic()).await.text, "run ollama");
+}
