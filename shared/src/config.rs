@@ -24,10 +24,14 @@
 //! | `LLM_ORDER` | providers in order of preference, separated by commas | by kind |
 //! | `LLM_ALLOW_TEMPLATE` | if no provider key is set, fill in a template and say so | false |
 //! | `LLM_REQUEST_TIMEOUT_S` | timeout of one request, in seconds | 240 |
+//! | `LLM_STREAM` | whether answers are streamed, so that a provider that hangs is seen early | true |
+//! | `LLM_IDLE_TIMEOUT_S` | how long a streamed answer may pause, in seconds | 60 |
 //! | `LLM_MAX_OUTPUT_TOKENS` | maximum tokens of an answer, including reasoning | 16384 |
 //! | `LLM_TRIES` | maximum requests to one provider for one step, including the first (1 to 10) | 3 |
 //! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server with the provider's API | the provider's |
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
+//! | `OPENAI_API` | `responses`, or `chat` for the chat completions of `OPENAI_BASE_URL` | responses |
+//! | `OPENAI_COMPATIBLE_BASE_URL`, `OPENAI_COMPATIBLE_MODEL` | a server with chat completions, such as a local model's, and its model | none |
 //! | `GATE_DEFAULT_WORKSPACE`, `GATE_DEFAULT_BASE` | folders that gates judge if a plan names no workspace | none |
 //! | `GATE_WORK_DIR` | folder in which gates unpack what they judge | `nofx-gate` in the temporary folder |
 //! | `GATE_RUNNER` | the function that runs the commands of gates | `gate_runner` |
@@ -105,7 +109,11 @@ pub struct LlmConfig {
     pub request_timeout_s: Option<u32>,
     pub max_output_tokens: Option<u32>,
     pub tries: Option<u32>,
-    /// Base URL and model by provider: `openai`, `anthropic`, `gemini`.
+    pub stream: Option<bool>,
+    pub idle_timeout_s: Option<u32>,
+    /// `responses` or `chat`.
+    pub openai_api: Option<String>,
+    /// Base URL and model by provider: `openai`, `anthropic`, `gemini`, `openai_compatible`.
     pub providers: Vec<(&'static str, Option<String>, Option<String>)>,
 }
 
@@ -224,10 +232,14 @@ impl Config {
                 request_timeout_s: positive("LLM_REQUEST_TIMEOUT_S")?,
                 max_output_tokens: positive("LLM_MAX_OUTPUT_TOKENS")?,
                 tries: positive("LLM_TRIES")?,
+                stream: parsed("LLM_STREAM")?,
+                idle_timeout_s: positive("LLM_IDLE_TIMEOUT_S")?,
+                openai_api: text("OPENAI_API"),
                 providers: vec![
                     ("openai", text("OPENAI_BASE_URL"), text("OPENAI_MODEL")),
                     ("anthropic", text("ANTHROPIC_BASE_URL"), text("ANTHROPIC_MODEL")),
                     ("gemini", text("GEMINI_BASE_URL"), text("GEMINI_MODEL")),
+                    ("openai_compatible", text("OPENAI_COMPATIBLE_BASE_URL"), text("OPENAI_COMPATIBLE_MODEL")),
                 ],
             },
             gate: GateDefaults {

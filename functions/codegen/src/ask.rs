@@ -1,19 +1,17 @@
 //! Sends one request to one model, and decides whether the answer is usable.
 
-use std::time::Duration;
-
 use reqwest::Client;
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
+use shared::domain::TokenUsage;
 
-use crate::config::CodegenConfig;
-use crate::exchange::{Response, exchange};
-use crate::fault::Fault;
+use crate::exchange::{Content, Patience, Response, exchange, media_type};
+use crate::fault::{Fault, Spent};
+use crate::inputs::Request;
 use crate::keys::ApiKey;
-use crate::provider::Provider;
+use crate::provider::Api;
 use crate::redact::displayable_model;
-use crate::usage::TokenUsage;
-use crate::wire;
+use crate::wire::{self, WireRequest};
+use crate::{prompt, schema};
 
 /// Longer texts are rejected.
 const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
@@ -36,49 +34,69 @@ pub(crate) struct Answer {
     pub usage: TokenUsage,
 }
 
-/// Sends one request and waits at most `limit`.
-pub(crate) async fn ask(
-    client: &Client,
-    config: &CodegenConfig,
-    target: (Provider, &str, &ApiKey),
-    prompt: Prompt<'_>,
-    limit: Duration,
-) -> Result<Answer, Fault> {
-    let request = wire::request(client, config, target, prompt)?;
-    let response = match tokio::time::timeout(limit, exchange(request)).await {
-        Ok(response) => response?,
-        Err(_) => return Err(Fault::timed_out(limit)),
-    };
-    if !response.status.is_success() {
-        return Err(Fault::of_status(
-            response.status.as_u16(),
-            &parse(&response.body).unwrap_or_default(),
-            &response.headers,
-        ));
-    }
-    read_answer(target, prompt, &response)
+/// What an answer is compared with.
+#[derive(Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub api: Api,
+    pub model: &'a str,
+    pub key: Option<&'a ApiKey>,
+    pub request: &'a Request,
+    pub prompt: Prompt<'a>,
 }
 
-fn read_answer(target: (Provider, &str, &ApiKey), prompt: Prompt<'_>, response: &Response) -> Result<Answer, Fault> {
-    let (provider, model, key) = target;
-    let Response { headers, body, .. } = response;
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(Fault::truncated());
+/// Sends one request, and waits no longer than `patience`.
+pub(crate) async fn ask(
+    client: &Client,
+    request: WireRequest,
+    question: Question<'_>,
+    patience: Patience,
+) -> Result<Answer, Fault> {
+    let response = exchange(client, request, question.api, patience).await?;
+    if response.status.is_success() {
+        return read_answer(question, response);
     }
-    if !is_json(headers) {
-        return Err(Fault::unusable("the answer is not JSON"));
-    }
-    let body = parse(body)?;
-    let wire::Reply { text, model: served, usage, problem } = wire::read(provider, &body);
-    // A misconfigured gateway may echo the key that it received.
-    let repeats_key = text.contains(key.expose()).then(|| "the answer repeats the key".to_owned());
-    match problem.or(repeats_key).or_else(|| text_problem(&text)) {
-        None => {
-            let served = served.and_then(|served| displayable_model(served, model, key, prompt.message));
-            Ok(Answer { text, model_served: served.unwrap_or_else(|| "unknown".to_owned()), usage })
+    let body = match &response.content {
+        Content::Bytes(bytes) => parse(bytes).unwrap_or_default(),
+        Content::Streamed(_) => Value::Null,
+    };
+    Err(Fault::of_status(response.status.as_u16(), &body, &response.headers))
+}
+
+fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fault> {
+    let body = match response.content {
+        Content::Streamed(body) => body,
+        Content::Bytes(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return Err(Fault::truncated()),
+        Content::Bytes(_) if !is_json(&media_type(&response.headers)) => {
+            return Err(Fault::unusable("the answer is not JSON"));
         }
-        Some(reason) => Err(Fault { usage: usage.is_reported().then(|| Box::new(usage)), ..Fault::unusable(reason) }),
+        Content::Bytes(bytes) => parse(&bytes)?,
+    };
+    let wire::Reply { text, model: served, usage, problem } = wire::read(question.api, &body);
+    let unusable = |reason| {
+        let spent = if usage.is_reported() { Spent::Usage(usage) } else { Spent::Unknown };
+        Fault { spent, ..Fault::unusable(reason) }
+    };
+    // A misconfigured gateway may echo the key that it received.
+    let has_key = question.key.and_then(ApiKey::secret).is_some_and(|key| text.contains(key));
+    let repeats_key = has_key.then(|| "the answer repeats the key".to_owned());
+    if let Some(reason) = problem.or(repeats_key).or_else(|| text_problem(&text)) {
+        return Err(unusable(reason));
     }
+    let text = if prompt::is_file(question.request) { prompt::without_fence(&text).to_owned() } else { text };
+    if let Some(reason) = content_problem(question.request, &text) {
+        return Err(unusable(reason));
+    }
+    let served = served.and_then(|served| {
+        displayable_model(served, question.model, question.key.and_then(ApiKey::secret), question.prompt.message)
+    });
+    Ok(Answer { text, model_served: served.unwrap_or_else(|| "unknown".to_owned()), usage })
+}
+
+fn content_problem(request: &Request, text: &str) -> Option<String> {
+    request.content_type.problem(text).or_else(|| {
+        let schema = request.parameters.json_schema.as_ref()?;
+        schema::problem(schema, &serde_json::from_str(text).ok()?)
+    })
 }
 
 fn text_problem(text: &str) -> Option<String> {
@@ -94,14 +112,12 @@ fn text_problem(text: &str) -> Option<String> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+fn is_json(media_type: &str) -> bool {
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
 /// Parses a JSON body. The fault contains no part of the body.
-fn parse(body: &[u8]) -> Result<Value, Fault> {
+pub(crate) fn parse(body: &[u8]) -> Result<Value, Fault> {
     let Ok(text) = str::from_utf8(body) else { return Err(Fault::unusable("the answer is not UTF-8")) };
     if max_value_count(text) > MAX_VALUES {
         return Err(Fault::unusable(format!("the answer has more than {MAX_VALUES} values")));

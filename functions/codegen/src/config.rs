@@ -7,23 +7,30 @@ use shared::domain::plan::Limits;
 use shared::error::Error;
 
 use crate::inputs::{Kind, model_problem};
-use crate::provider::{PerProvider, Provider};
+use crate::provider::{Api, PerProvider, Provider, Target};
 
 /// How codegen calls models. `Default` applies if nothing is configured.
 #[derive(Debug, Clone)]
 pub struct CodegenConfig {
-    /// `LLM_ORDER`: which providers may be asked, best first. `None` means all, in the order of [`default_order`].
-    pub order: Option<Vec<Provider>>,
+    /// `LLM_ORDER`: what to ask, best first, if neither the tenant's policy nor the step says it. `None` means the order
+    /// of [`default_order`].
+    pub order: Option<Vec<Target>>,
     /// If no key is configured, fill in a template instead of failing. For laptops and smoke tests.
     pub allow_template: bool,
     /// Replaces a provider's base URL, including the version path: `https://gateway.example/v1`.
     pub base_urls: PerProvider<Option<String>>,
-    /// The model to ask if a step names none.
+    /// What OpenAI's base URL speaks: `Responses` or `Chat`.
+    pub openai_api: Api,
+    /// The model to ask if a step names none. Empty if there is none.
     pub models: PerProvider<String>,
     /// Timeout of one request. The step's own timeout is usually shorter.
     pub request_timeout: Duration,
     pub connect_timeout: Duration,
-    /// Limits the tokens of an answer, including reasoning, and so its cost.
+    /// Whether answers are streamed.
+    pub stream: bool,
+    /// How long a streamed answer may pause.
+    pub idle_timeout: Duration,
+    /// Limits the tokens of an answer, including reasoning, and so its cost. A step can set its own.
     pub max_output_tokens: u32,
     /// Requests to one provider for one step, including the first.
     pub tries_per_provider: u32,
@@ -39,13 +46,17 @@ impl Default for CodegenConfig {
             order: None,
             allow_template: false,
             base_urls: PerProvider::default(),
+            openai_api: Api::Responses,
             models: PerProvider {
                 openai: "gpt-6-luna".to_owned(),
                 anthropic: "claude-sonnet-5-5".to_owned(),
                 gemini: "gemini-3.8-flash".to_owned(),
+                compatible: String::new(),
             },
             request_timeout: Duration::from_mins(4),
             connect_timeout: Duration::from_secs(5),
+            stream: true,
+            idle_timeout: Duration::from_mins(1),
             max_output_tokens: 16_384,
             tries_per_provider: 3,
             backoff: Duration::from_millis(500),
@@ -54,18 +65,18 @@ impl Default for CodegenConfig {
     }
 }
 
-/// The order in which providers are asked if `LLM_ORDER` is not set:
+/// The order in which providers are asked if nobody sets another. An OpenAI-compatible server comes last:
 ///
-/// | kind     | first     | then      | then   |
-/// |----------|-----------|-----------|--------|
-/// | `text`   | openai    | anthropic | gemini |
-/// | `code`   | anthropic | openai    | gemini |
-/// | `review` | anthropic | gemini    | openai |
-pub fn default_order(kind: Kind) -> [Provider; 3] {
+/// | kind        | first     | then      | then      |
+/// |-------------|-----------|-----------|-----------|
+/// | `codegen`   | openai    | anthropic | gemini    |
+/// | `reasoning` | anthropic | openai    | gemini    |
+/// | `docs`      | gemini    | openai    | anthropic |
+pub fn default_order(kind: Kind) -> [Provider; 4] {
     match kind {
-        Kind::Text => [Provider::OpenAi, Provider::Anthropic, Provider::Gemini],
-        Kind::Code => [Provider::Anthropic, Provider::OpenAi, Provider::Gemini],
-        Kind::Review => [Provider::Anthropic, Provider::Gemini, Provider::OpenAi],
+        Kind::Codegen => [Provider::OpenAi, Provider::Anthropic, Provider::Gemini, Provider::Compatible],
+        Kind::Reasoning => [Provider::Anthropic, Provider::OpenAi, Provider::Gemini, Provider::Compatible],
+        Kind::Docs => [Provider::Gemini, Provider::OpenAi, Provider::Anthropic, Provider::Compatible],
     }
 }
 
@@ -73,11 +84,20 @@ impl CodegenConfig {
     /// Reads the configuration. An unknown name fails the start of the function, not a step.
     pub fn from_llm(llm: &LlmConfig) -> Result<Self, Error> {
         let mut config = Self { allow_template: llm.allow_template, ..Self::default() };
-        config.order = Provider::parse_order(llm.order.as_deref().unwrap_or_default())
+        config.order = Target::parse_order(llm.order.as_deref().unwrap_or_default())
             .map_err(|problem| Error::invalid("LLM_ORDER", problem))?;
         if let Some(seconds) = llm.request_timeout_s {
             config.request_timeout = Duration::from_secs(seconds.into());
         }
+        if let Some(seconds) = llm.idle_timeout_s {
+            config.idle_timeout = Duration::from_secs(seconds.into());
+        }
+        config.openai_api = match llm.openai_api.as_deref() {
+            None | Some("responses") => Api::Responses,
+            Some("chat") => Api::Chat,
+            Some(_) => return Err(Error::invalid("OPENAI_API", "must be responses or chat")),
+        };
+        config.stream = llm.stream.unwrap_or(config.stream);
         config.max_output_tokens = llm.max_output_tokens.unwrap_or(config.max_output_tokens);
         config.tries_per_provider = llm.tries.unwrap_or(config.tries_per_provider);
         for (name, base_url, model) in &llm.providers {
@@ -96,7 +116,8 @@ impl CodegenConfig {
             if let Some(url) = self.base_urls.get_mut(provider) {
                 *url = base_url(url).map_err(|why| Error::invalid(format!("base_urls.{provider}"), why))?;
             }
-            if let Some(why) = model_problem(self.models.get(provider), Some(provider)) {
+            let model = self.models.get(provider);
+            if let Some(why) = model_problem(model, Some(provider)).filter(|_| !model.is_empty()) {
                 return Err(Error::invalid(format!("models.{provider}"), why));
             }
         }
@@ -105,6 +126,21 @@ impl CodegenConfig {
         }
         self.tries_per_provider = self.tries_per_provider.clamp(1, 10);
         Ok(self)
+    }
+
+    /// Where a provider is. `None` if it has no URL.
+    pub(crate) fn base_url(&self, provider: Provider) -> Option<&str> {
+        self.base_urls.get(provider).as_deref().or(provider.default_base_url())
+    }
+
+    /// What a provider speaks.
+    pub(crate) fn api(&self, provider: Provider) -> Api {
+        match provider {
+            Provider::OpenAi => self.openai_api,
+            Provider::Anthropic => Api::Messages,
+            Provider::Gemini => Api::GenerateContent,
+            Provider::Compatible => Api::Chat,
+        }
     }
 }
 
@@ -139,6 +175,9 @@ mod tests {
             allow_template: true,
             request_timeout_s: Some(7),
             max_output_tokens: Some(99),
+            stream: Some(false),
+            idle_timeout_s: Some(3),
+            openai_api: Some("chat".to_owned()),
             tries: None,
             providers: vec![
                 ("anthropic", Some("http://127.0.0.1:9/v1".to_owned()), None),
@@ -146,13 +185,16 @@ mod tests {
             ],
         };
         let config = CodegenConfig::from_llm(&llm("gemini,anthropic")).unwrap();
-        assert_eq!(config.order, Some(vec![Provider::Gemini, Provider::Anthropic]));
+        assert_eq!(config.order, Some(vec![Provider::Gemini.into(), Provider::Anthropic.into()]));
+        assert_eq!((config.stream, config.idle_timeout, config.openai_api), (false, Duration::from_secs(3), Api::Chat));
         assert_eq!((config.request_timeout, config.max_output_tokens), (Duration::from_secs(7), 99));
         assert_eq!(config.tries_per_provider, CodegenConfig::default().tries_per_provider);
         assert_eq!((config.models.gemini.as_str(), config.allow_template), ("g-1", true));
         assert_eq!(config.models.anthropic, CodegenConfig::default().models.anthropic);
         assert_eq!(config.base_urls.anthropic.as_deref(), Some("http://127.0.0.1:9/v1"));
         assert!(CodegenConfig::from_llm(&llm("gemini,antropic")).is_err());
+        let api = LlmConfig { openai_api: Some("grpc".to_owned()), ..llm("gemini") };
+        assert!(CodegenConfig::from_llm(&api).is_err());
     }
 
     #[test]

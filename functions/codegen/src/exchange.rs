@@ -7,12 +7,17 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use flate2::write::GzDecoder;
-use reqwest::header::{CONTENT_ENCODING, HeaderMap};
-use reqwest::{Client, RequestBuilder, StatusCode};
-use tokio::time::timeout;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::ask::parse;
 use crate::config::CodegenConfig;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
+use crate::provider::Api;
+use crate::stream::{Events, MAX_STREAM_BYTES};
+use crate::wire::{Assembly, WireRequest};
 
 /// Fits the longest accepted text with its escapes. The limit applies to compressed and to decompressed bytes.
 pub(crate) const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
@@ -25,7 +30,25 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: Vec<u8>,
+    pub content: Content,
+}
+
+/// What an answer contains.
+pub(crate) enum Content {
+    Bytes(Vec<u8>),
+    /// A streamed answer, put together.
+    Streamed(Value),
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For everything.
+    pub whole: Duration,
+    /// For the beginning of a streamed answer.
+    pub first: Duration,
+    /// For each part of a streamed answer after that.
+    pub idle: Duration,
 }
 
 /// A client that does not follow redirects (they would send keys elsewhere), retry (the router does), read the
@@ -40,24 +63,55 @@ pub(crate) fn client(config: &CodegenConfig) -> Result<Client, Fault> {
         .no_deflate()
         .no_zstd()
         .http1_only()
-        .connect_timeout(config.connect_timeout)
+        .connect_timeout(connect_timeout(config))
         .user_agent(concat!("nofx-codegen/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|_| Fault::unusable("the HTTP client cannot be built"))
+        .map_err(|_| Fault::new(FaultKind::Unusable, "the HTTP client cannot be built"))
+}
+
+/// Shorter than the other timeouts, so that a connection that was never made is told from an answer that never came.
+fn connect_timeout(config: &CodegenConfig) -> Duration {
+    let shortest = if config.stream { config.request_timeout.min(config.idle_timeout) } else { config.request_timeout };
+    config.connect_timeout.min(shortest.mul_f64(0.9))
 }
 
 /// Sends a request and reads its answer. Dropping an unread answer closes the connection.
-pub(crate) async fn exchange(request: RequestBuilder) -> Result<Response, Fault> {
-    let mut response = request.send().await.map_err(|error| Fault::of_transport(&error))?;
+pub(crate) async fn exchange(
+    client: &Client,
+    request: WireRequest,
+    api: Api,
+    patience: Patience,
+) -> Result<Response, Fault> {
+    let deadline = Instant::now() + patience.whole;
+    let timed_out = |_| Fault::timed_out(patience.whole);
+    let send = client.post(&request.url).headers(request.headers).body(request.body).send();
+    // The beginning is awaited no longer than the whole.
+    let sent = match timeout_at(deadline.min(Instant::now() + patience.first), send).await {
+        Ok(sent) => sent,
+        Err(_) if patience.first < patience.whole => return Err(Fault::stalled(patience.first)),
+        Err(late) => return Err(timed_out(late)),
+    };
+    let mut response = sent.map_err(|error| Fault::of_transport(&error))?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
-    let body = if status.is_success() {
-        read(response, &headers, MAX_ANSWER_BYTES).await?
+    let content = if !status.is_success() {
+        let limit = deadline.min(Instant::now() + ERROR_BODY_TIMEOUT);
+        let body = timeout_at(limit, read(response, &headers, MAX_ERROR_BYTES)).await;
+        Content::Bytes(body.ok().and_then(Result::ok).unwrap_or_default())
+    } else if media_type(&headers) == "text/event-stream" {
+        let body = timeout_at(deadline, read_stream(response, &headers, api, patience.idle)).await;
+        Content::Streamed(body.map_err(timed_out)??)
     } else {
-        let body = timeout(ERROR_BODY_TIMEOUT, read(response, &headers, MAX_ERROR_BYTES)).await;
-        body.ok().and_then(Result::ok).unwrap_or_default()
+        let body = timeout_at(deadline, read(response, &headers, MAX_ANSWER_BYTES)).await;
+        Content::Bytes(body.map_err(timed_out)??)
     };
-    Ok(Response { status, headers, body })
+    Ok(Response { status, headers, content })
+}
+
+/// The media type without parameters, in lower case.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 async fn read(mut response: reqwest::Response, headers: &HeaderMap, max_bytes: usize) -> Result<Vec<u8>, Fault> {
@@ -66,6 +120,30 @@ async fn read(mut response: reqwest::Response, headers: &HeaderMap, max_bytes: u
         body.push(&chunk)?;
     }
     body.finish()
+}
+
+/// Reads events until the answer is complete. An answer without its end is cut off.
+async fn read_stream(
+    mut response: reqwest::Response,
+    headers: &HeaderMap,
+    api: Api,
+    idle: Duration,
+) -> Result<Value, Fault> {
+    let mut body = Body::new(headers, MAX_STREAM_BYTES)?;
+    let (mut events, mut assembly) = (Events::default(), Assembly::new(api));
+    while !assembly.is_complete() {
+        let chunk = timeout(idle, response.chunk()).await.map_err(|_| Fault::stalled(idle))?;
+        let Some(chunk) = chunk.map_err(|error| Fault::of_transport(&error))? else { break };
+        body.push(&chunk)?;
+        events.push(&body.take()?, |data| match data {
+            b"[DONE]" => {
+                assembly.push_done();
+                Ok(())
+            }
+            data => assembly.push(parse(data)?),
+        })?;
+    }
+    assembly.finish().ok_or_else(Fault::truncated)
 }
 
 /// A body that is being read. The limit counts both compressed and decompressed bytes.
@@ -99,6 +177,17 @@ impl Body {
                     io::ErrorKind::FileTooLarge => too_long(max_bytes),
                     _ => Fault::unusable("the answer is not valid gzip"),
                 })
+            }
+        }
+    }
+
+    /// The bytes that were decompressed since the last call.
+    fn take(&mut self) -> Result<Vec<u8>, Fault> {
+        match self {
+            Self::Plain(bounded) => Ok(std::mem::take(&mut bounded.bytes)),
+            Self::Gzip { decoder, .. } => {
+                decoder.flush().map_err(|_| Fault::unusable("the answer is not valid gzip"))?;
+                Ok(std::mem::take(&mut decoder.get_mut().bytes))
             }
         }
     }

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
+use shared::domain::TokenUsage;
 
 use crate::redact::allowed_word;
-use crate::usage::TokenUsage;
 
 /// A provider's wait is capped at this.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
@@ -39,8 +39,26 @@ pub enum FaultKind {
     Rejected,
     /// The answer is a refusal, cut off, empty or unreadable.
     Unusable,
-    /// No key is configured, so the provider was not asked.
+    /// The provider was not asked: no key, no URL or no model is configured.
     NoKey,
+    /// The provider was not asked: the tenant's policy does not allow it.
+    NotAllowed,
+    /// The provider was not asked: its format cannot express a parameter of the step.
+    Unsupported,
+    /// The model was not asked: a budget applies, and the model has no price.
+    Unpriced,
+    /// The step was cancelled or its lease was lost while the request was in flight.
+    Stopped,
+}
+
+/// What a request without a usable answer cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spent {
+    /// It was never sent, or the provider refused it by its status.
+    Nothing,
+    /// It was sent, and the provider did not say what it used.
+    Unknown,
+    Usage(TokenUsage),
 }
 
 /// One request that failed.
@@ -55,11 +73,34 @@ pub(crate) struct Fault {
     pub timed_out: bool,
     /// Do not send the same request again in this step.
     pub do_not_retry: bool,
-    /// Tokens of an unusable answer, which may be billed.
-    pub usage: Option<Box<TokenUsage>>,
+    pub spent: Spent,
+}
+
+impl FaultKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Billing => "billing",
+            Self::Auth => "auth",
+            Self::Rejected => "rejected",
+            Self::Unusable => "unusable",
+            Self::NoKey => "no_key",
+            Self::NotAllowed => "not_allowed",
+            Self::Unsupported => "unsupported",
+            Self::Unpriced => "unpriced",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// The kind of a recorded cooldown. Unknown names, of a later release, count as transient.
+    pub(crate) fn of_name(name: &str) -> Self {
+        let all = [Self::Billing, Self::Auth, Self::Rejected, Self::Unusable];
+        all.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Transient)
+    }
 }
 
 impl Fault {
+    /// A fault of a request that cost nothing.
     pub fn new(kind: FaultKind, reason: impl Into<String>) -> Self {
         Self {
             kind,
@@ -68,22 +109,38 @@ impl Fault {
             retry_after: None,
             timed_out: false,
             do_not_retry: false,
-            usage: None,
+            spent: Spent::Nothing,
         }
+    }
+
+    /// The same after the request was sent.
+    fn sent(kind: FaultKind, reason: impl Into<String>) -> Self {
+        Self { spent: Spent::Unknown, ..Self::new(kind, reason) }
     }
 
     pub fn timed_out(limit: Duration) -> Self {
         let reason = format!("no answer within {:.1} s", limit.as_secs_f64());
-        Self { timed_out: true, ..Self::new(FaultKind::Transient, reason) }
+        Self { timed_out: true, ..Self::sent(FaultKind::Transient, reason) }
+    }
+
+    /// The request was aborted, because the attempt lost its step. It may be billed, but its tokens stay unknown.
+    pub fn stopped() -> Self {
+        Self::sent(FaultKind::Stopped, "stopped: the step was cancelled or its lease was lost")
+    }
+
+    /// A streamed answer paused for too long.
+    pub fn stalled(idle: Duration) -> Self {
+        let reason = format!("nothing received for {:.1} s", idle.as_secs_f64());
+        Self { timed_out: true, ..Self::sent(FaultKind::Transient, reason) }
     }
 
     pub fn unusable(reason: impl Into<String>) -> Self {
-        Self::new(FaultKind::Unusable, reason)
+        Self::sent(FaultKind::Unusable, reason)
     }
 
     /// A 200 whose body is empty or ends early. It was billed, so only a later attempt sends the request again.
     pub fn truncated() -> Self {
-        Self { do_not_retry: true, ..Self::new(FaultKind::Transient, "the answer is empty or truncated") }
+        Self { do_not_retry: true, ..Self::sent(FaultKind::Transient, "the answer is empty or truncated") }
     }
 
     pub fn of_transport(error: &reqwest::Error) -> Self {
@@ -93,7 +150,28 @@ impl Fault {
             // Treat a connect timeout like a request timeout: one more try.
             Self { timed_out: error.is_timeout(), ..Self::new(FaultKind::Transient, "the connection failed") }
         } else {
-            Self::new(FaultKind::Transient, "the connection was lost")
+            Self::sent(FaultKind::Transient, "the connection was lost")
+        }
+    }
+
+    /// An error that a provider reports within a streamed answer. The answer was begun, so it may be billed.
+    pub fn in_stream(event: &Value) -> Self {
+        // OpenAI's event is itself the error.
+        let wrapped = serde_json::json!({ "error": event });
+        let body = if event.get("error").is_some_and(Value::is_object) { event } else { &wrapped };
+        let ids = ErrorBody::read(body).ids;
+        let status = match body.pointer("/error/code").and_then(Value::as_u64) {
+            Some(code) => u16::try_from(code).unwrap_or(500),
+            None => ids.iter().find_map(|id| status_of_error(id)).unwrap_or(500),
+        };
+        let fault = Self::of_status(status, body, &HeaderMap::new());
+        let named = fault.reason.split_once(' ').map_or("an error", |(_, ids)| ids);
+        Self {
+            reason: format!("{named} within the answer"),
+            status: None,
+            do_not_retry: true,
+            spent: Spent::Unknown,
+            ..fault
         }
     }
 
@@ -126,6 +204,21 @@ impl Fault {
             ..Self::new(kind, reason)
         }
     }
+}
+
+/// The status that a provider sends with this error if it happens before the answer begins.
+fn status_of_error(id: &str) -> Option<u16> {
+    Some(match id {
+        "invalid_request_error" | "invalid_prompt" | "INVALID_ARGUMENT" => 400,
+        "authentication_error" | "invalid_api_key" => 401,
+        "billing_error" => 402,
+        "permission_error" => 403,
+        "not_found_error" | "model_not_found" => 404,
+        "request_too_large" => 413,
+        "rate_limit_error" | "rate_limit_exceeded" => 429,
+        "overloaded_error" => 529,
+        _ => return None,
+    })
 }
 
 /// An error body in the format of any provider:

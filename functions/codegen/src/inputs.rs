@@ -2,27 +2,49 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use shared::domain::Problem;
 use shared::domain::fields::{self, Fields, Most, Names, Null};
+use shared::domain::{ArtifactId, Problem};
 
+use crate::content::ContentType;
+use crate::parameters::Parameters;
 use crate::provider::Provider;
 
-const KNOWN: &[Names] = &[&["topic"], &["bullets"], &["kind"], &["prompt"], &["name"], &["provider"], &["model"]];
+const KNOWN: &[Names] = &[
+    &["topic"],
+    &["bullets"],
+    &["kind"],
+    &["prompt"],
+    &["name", "filename"],
+    &["artifacts"],
+    &["content_type"],
+    &["provider"],
+    &["model"],
+    &["max_output_tokens"],
+    &["temperature"],
+    &["reasoning_effort"],
+    &["json_schema"],
+];
+/// The provider that fills in a template instead of asking a model.
+const OFFLINE: &str = "template";
 const MAX_TOPIC_BYTES: usize = 4 * 1024;
 const MAX_BULLETS: usize = 100;
 const MAX_BULLET_BYTES: usize = 4 * 1024;
 pub(crate) const MAX_PROMPT_BYTES: usize = 128 * 1024;
+const MAX_ARTIFACTS: usize = 20;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_MODEL_BYTES: usize = 100;
 
-/// The kind of text. It selects the instructions and the default order of providers.
+/// The kind of work. It selects the instructions and the default order of providers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// Code. Also `code`, its older name.
+    Codegen,
+    /// Judgement. Also `review`, its older name.
+    Reasoning,
+    /// Documents. Also `text`, its older name.
     #[default]
-    Text,
-    Code,
-    Review,
+    Docs,
 }
 
 /// The source of the message to the model.
@@ -33,24 +55,30 @@ pub enum Source {
 }
 
 /// Accepted inputs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     pub kind: Kind,
     pub source: Source,
+    /// Artifacts that the model reads.
+    pub artifacts: Vec<ArtifactId>,
     /// File name of the artifact.
     pub name: String,
+    pub content_type: ContentType,
     /// Ask only this provider.
     pub provider: Option<Provider>,
     /// Ask for this model. `provider` is set then.
     pub model: Option<String>,
+    pub parameters: Parameters,
+    /// The step asks for the template: no model.
+    pub is_offline: bool,
 }
 
 impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Text => "text",
-            Self::Code => "code",
-            Self::Review => "review",
+            Self::Codegen => "codegen",
+            Self::Reasoning => "reasoning",
+            Self::Docs => "docs",
         }
     }
 }
@@ -60,25 +88,21 @@ impl Request {
         fields::read(inputs, "inputs", KNOWN, Null::Absent, |fields| {
             let source = source(fields);
             let kind = kind(fields).unwrap_or_default();
-            let name = name(fields);
-            let (provider, model) = target(fields);
-            Some(Self { kind, source: source?, name, provider, model })
+            let artifacts = fields.list("artifacts", MAX_ARTIFACTS, |value| {
+                let id = value.as_str().and_then(|text| text.parse().ok());
+                id.ok_or_else(|| "must be the id of an artifact (a UUID)".to_owned())
+            });
+            let parameters = Parameters::read(fields);
+            let name = name(fields, source.as_ref(), &parameters);
+            let content_type = content_type(fields, &name, &parameters);
+            let is_offline = fields.value("provider").and_then(Value::as_str).map(str::trim) == Some(OFFLINE);
+            let (provider, model) = if is_offline { (None, None) } else { target(fields) };
+            Some(Self { kind, source: source?, artifacts, name, content_type, provider, model, parameters, is_offline })
         })
     }
 
-    /// The media type for the file name. Markup that can contain scripts, such as HTML, is plain text.
-    pub fn media_type(&self) -> &'static str {
-        if self.is_markdown() {
-            "text/markdown; charset=utf-8"
-        } else if has_extension(&self.name, "json") {
-            "application/json"
-        } else {
-            "text/plain; charset=utf-8"
-        }
-    }
-
     pub(crate) fn is_markdown(&self) -> bool {
-        has_extension(&self.name, "md")
+        self.content_type.is_markdown()
     }
 }
 
@@ -119,20 +143,34 @@ fn source(fields: &mut Fields<'_, '_>) -> Option<Source> {
 
 fn kind(fields: &mut Fields<'_, '_>) -> Option<Kind> {
     fields.read("kind", |value| match value.as_str().map(str::trim) {
-        Some("text") => Ok(Kind::Text),
-        Some("code") => Ok(Kind::Code),
-        Some("review") => Ok(Kind::Review),
-        _ => Err("must be text, code or review".to_owned()),
+        Some("codegen" | "code") => Ok(Kind::Codegen),
+        Some("reasoning" | "review") => Ok(Kind::Reasoning),
+        Some("docs" | "text") => Ok(Kind::Docs),
+        _ => Err("must be codegen, reasoning or docs".to_owned()),
     })
 }
 
-fn name(fields: &mut Fields<'_, '_>) -> String {
-    let name = trimmed(fields, "name", MAX_NAME_BYTES).unwrap_or("output.md");
+fn name(fields: &mut Fields<'_, '_>, source: Option<&Source>, parameters: &Parameters) -> String {
+    let default = match source {
+        _ if parameters.json_schema.is_some() => "output.json",
+        Some(Source::Topic { .. }) => "README.md",
+        _ => "output.md",
+    };
+    let name = trimmed(fields, "name", MAX_NAME_BYTES).unwrap_or(default);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.starts_with('.') || !name.bytes().all(allowed) {
         fields.problem("name", "must be a file name of A-Z, a-z, 0-9 and ._- that does not start with a dot");
     }
     name.to_owned()
+}
+
+fn content_type(fields: &mut Fields<'_, '_>, name: &str, parameters: &Parameters) -> ContentType {
+    let given = fields.read("content_type", |value| ContentType::parse(value.as_str().unwrap_or_default()));
+    let content_type = given.unwrap_or_else(|| ContentType::of_name(name));
+    if parameters.json_schema.is_some() && !content_type.is_json() {
+        fields.problem("json_schema", "needs the content type application/json, or a name that ends in .json");
+    }
+    content_type
 }
 
 fn target(fields: &mut Fields<'_, '_>) -> (Option<Provider>, Option<String>) {
@@ -151,8 +189,4 @@ fn target(fields: &mut Fields<'_, '_>) -> (Option<Provider>, Option<String>) {
 
 fn trimmed<'a>(fields: &mut Fields<'a, '_>, name: &str, max_bytes: usize) -> Option<&'a str> {
     fields.filled(name, Most::Bytes(max_bytes)).map(str::trim)
-}
-
-fn has_extension(name: &str, extension: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(_, end)| end.eq_ignore_ascii_case(extension))
 }

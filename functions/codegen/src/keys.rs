@@ -1,7 +1,7 @@
 //! Provider keys. Each step looks them up (the secret store caches them). They are never shown.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -9,6 +9,12 @@ use shared::error::Error;
 use shared::telemetry;
 
 use crate::provider::{PerProvider, Provider};
+
+/// Timeout for looking up the keys.
+pub(crate) const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shorter keys are no secrets.
+const MIN_SECRET_BYTES: usize = 8;
 
 /// A provider's key. `Debug` does not show it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,6 +50,11 @@ impl ApiKey {
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The key, if it is one. Local servers are often given a word such as `ollama`, which answers may contain.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        (self.0.len() >= MIN_SECRET_BYTES).then_some(self.0.as_str())
+    }
 }
 
 impl ProviderKeys {
@@ -77,6 +88,10 @@ impl ProviderKeys {
     /// Whether no key is configured, not even a malformed one.
     pub(crate) fn is_empty(&self) -> bool {
         Provider::ALL.into_iter().all(|provider| matches!(self.0.get(provider), KeyEntry::Missing))
+    }
+
+    pub(crate) fn is_malformed(&self, provider: Provider) -> bool {
+        matches!(self.0.get(provider), KeyEntry::Malformed)
     }
 
     /// Why a provider has no usable key.

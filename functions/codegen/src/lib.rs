@@ -1,57 +1,61 @@
 //! Tool `codegen`: text or code from a model, stored as an artifact.
 //!
-//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind` (`text`, `code`, `review`), `name` (file name,
-//! default `output.md`), `provider`, `model`. If a step names a provider, only that one is asked. Otherwise the router
-//! falls back from one provider to the next. Outputs, metadata and events say which provider answered and why others did
-//! not. Events and logs contain neither prompts nor texts.
+//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind`, `name`, `content_type`, `provider`, `model` and
+//! parameters. If a step names a provider, only that one is asked. Otherwise the router falls back from one model to the
+//! next. Metadata and events say which model answered and why others did not. Events and logs contain neither prompts
+//! nor texts.
+//!
+//! `plan` and `decide` are pure. `router` carries out what they say.
 
 mod ask;
+mod call;
 mod config;
-mod cooldown;
+mod content;
+mod decide;
 mod exchange;
 mod fault;
 mod inputs;
 mod keys;
+mod materials;
+mod parameters;
+mod plan;
 mod prompt;
 mod provider;
 mod redact;
 mod report;
 mod router;
+mod schema;
+mod stream;
 mod usage;
 mod wire;
 
 use std::fmt;
-use std::time::Duration;
 
-use serde_json::Value;
 use shared::domain::{Outcome, StepError};
 use shared::error::Error;
 use shared::storage::{ArtifactMeta, StepStore};
 use shared::telemetry;
-use shared::worker::{ClaimedStep, Handler, Ownership};
+use shared::worker::{ClaimedStep, Handler, ModelCalls};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ask::Prompt;
+use crate::fault::FaultKind;
 use crate::inputs::Request;
-use crate::keys::{KeySource, StepKeys};
-use crate::router::{RouteFailure, Router, Task};
+use crate::keys::{KEYS_TIMEOUT, KeySource, StepKeys};
+use crate::plan::{Health, Policy};
+use crate::router::{End, RouteFailure, Router, Task};
 
 pub use crate::config::{CodegenConfig, default_order};
 pub use crate::inputs::Kind;
 pub use crate::keys::{ApiKey, ProviderKeys};
-pub use crate::provider::{PerProvider, Provider};
+pub use crate::materials::{MAX_MATERIAL_BYTES, Material};
+pub use crate::provider::{Api, PerProvider, Provider, Target};
 pub use crate::report::Generated;
-pub use crate::usage::TokenUsage;
-
-/// Timeout for looking up the keys.
-const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The handler of tool `codegen`.
 pub struct Codegen {
     keys: KeySource,
     router: Router,
-    allow_template: bool,
-    outputs_bytes: usize,
 }
 
 impl fmt::Debug for Codegen {
@@ -71,57 +75,75 @@ impl Codegen {
     where
         F: Future<Output = Result<ProviderKeys, Error>> + Send + 'static,
     {
-        let config = config.checked()?;
-        Ok(Self {
-            keys: KeySource::new(keys),
-            allow_template: config.allow_template,
-            outputs_bytes: config.outputs_bytes,
-            router: Router::new(config),
-        })
+        Ok(Self { keys: KeySource::new(keys), router: Router::new(config.checked()?) })
     }
 
-    /// Generates the text but does not store it. `Err` is the outcome of a step with nothing to store. Stops asking
-    /// providers once `ownership` is lost.
+    /// Generates the text but does not store it. `Err` is the outcome of a step with nothing to store. Each request is
+    /// started and ended in `calls`, and none is sent once the step is lost. Without `store` the inputs can name no artifacts.
     pub async fn generate(
         &self,
-        inputs: &Value,
-        timeout: Duration,
-        ownership: &Ownership,
+        step: &ClaimedStep,
+        store: Option<&StepStore>,
+        calls: &ModelCalls,
     ) -> Result<Generated, Box<Outcome>> {
-        let deadline = Instant::now() + timeout;
-        let request = Request::parse(inputs)
+        let claimed = Instant::now();
+        // Reserve a tenth of the time for storing the answer.
+        let deadline = claimed + step.timeout.mul_f64(0.9);
+        let config = self.router.config();
+        let request = Request::parse(&step.inputs)
             .map_err(|problems| Box::new(Outcome::failed(StepError::invalid_inputs(problems))))?;
-        let candidates = self.router.candidates(&request);
-        if candidates.is_empty() {
-            return Err(Box::new(report::provider_excluded(&request)));
+        let materials = match store {
+            Some(store) => materials::read(step, &request, store).await?,
+            None => Vec::new(),
+        };
+        let message = prompt::message(&request, &materials);
+        if request.is_offline {
+            let allowed = config.allow_template.then(|| report::from_template(&request, &message));
+            return allowed.ok_or_else(|| Box::new(report::template_refused()));
         }
-        let keys =
-            self.look_up(&candidates, deadline).await.map_err(|error| Box::new(report::keys_unavailable(&error)))?;
-        let message = prompt::message(&request);
-        if !candidates.iter().any(|provider| keys.get(*provider).is_some()) {
-            // Use the template only if no key is configured at all, not if the requested provider has no key.
-            return if self.allow_template && keys.is_empty() {
+        let prices = step.models.policy.price_table(step.models.policy_version);
+        let policy = Policy { config, terms: &step.models, prices: &prices };
+        let keys = self.look_up(&policy, &request, deadline).await;
+        let keys = keys.map_err(|error| Box::new(report::keys_unavailable(&error)))?;
+        let health = Health { keys: &keys, cooldowns: &step.models.cooldowns };
+        let plan = plan::plan(&policy, &health, &request, claimed.elapsed());
+        if plan.attempts.is_empty() {
+            // Use the template only if nothing is configured at all, not if the requested provider has no key.
+            let is_unconfigured = keys.is_empty() && config.base_url(Provider::Compatible).is_none();
+            let lacks_keys = plan.left_out.iter().all(|left_out| left_out.kind == FaultKind::NoKey);
+            return if config.allow_template && is_unconfigured && lacks_keys {
                 Ok(report::from_template(&request, &message))
             } else {
-                Err(Box::new(report::no_provider(&candidates, &keys)))
+                Err(Box::new(report::nothing_to_ask(&plan)))
             };
         }
-        let prompt = Prompt { instructions: prompt::instructions(&request), message: &message };
-        let task = Task { request: &request, prompt, ownership, deadline };
-        match self.router.route(&task, &mut StepKeys::new(&self.keys, keys)).await {
-            Ok(routed) => Ok(report::from_model(&request, prompt, routed)),
-            Err(RouteFailure { failures, ownership_lost: true }) => Err(Box::new(report::ownership_lost(&failures))),
-            Err(RouteFailure { failures, ownership_lost: false }) => {
-                Err(Box::new(report::all_providers_failed(&failures)))
-            }
+        let prompt = Prompt { instructions: prompt::instructions(&request).text(), message: &message };
+        let task = Task { request: &request, prompt, plan: &plan, calls, deadline };
+        let routed = self.router.route(&task, &mut StepKeys::new(&self.keys, keys.clone())).await;
+        let max_output_tokens = request.parameters.max_output_tokens.unwrap_or(config.max_output_tokens);
+        match routed {
+            Ok(routed) => Ok(report::from_model(&request, prompt, &materials, max_output_tokens, routed)),
+            Err(RouteFailure { failures, end }) => Err(Box::new(match end {
+                End::Exhausted => report::all_models_failed(&failures),
+                End::Lost => report::ownership_lost(),
+                End::OverBudget(shortfall) => Outcome::budget_exhausted(step, &shortfall),
+                End::Unavailable(error) => report::no_permit(&error),
+            })),
         }
     }
 
-    async fn look_up(&self, candidates: &[Provider], deadline: Instant) -> Result<ProviderKeys, Error> {
+    async fn look_up(&self, policy: &Policy<'_>, request: &Request, deadline: Instant) -> Result<ProviderKeys, Error> {
+        let (_, targets) = plan::targets(policy, request);
         // Read again if a provider recently rejected a key (it may have been rotated), or if no key was found.
+        let is_rejected = |provider: Provider, key: &ApiKey| {
+            let deployment = plan::deployment(policy.config, provider, Some(key));
+            let cooldowns = policy.terms.cooldowns.iter();
+            cooldowns.into_iter().any(|cooldown| cooldown.deployment == deployment && cooldown.kind == "auth")
+        };
         let is_usable = |keys: &ProviderKeys| {
-            candidates.iter().any(|provider| keys.get(*provider).is_some())
-                && !self.router.has_rejected(candidates, keys)
+            let mut found = targets.iter().map(|target| (target.provider, keys.get(target.provider)));
+            found.clone().any(|(provider, key)| key.is_some() || !provider.needs_key())
+                && !found.any(|(provider, key)| key.is_some_and(|key| is_rejected(provider, key)))
         };
         let keys = timeout_at(deadline.min(Instant::now() + KEYS_TIMEOUT), self.keys.keys(is_usable)).await;
         keys.unwrap_or_else(|late| Err(Error::unavailable("the store of provider keys", late)))
@@ -132,11 +154,11 @@ impl Codegen {
             kind: generated.kind,
             media_type: generated.media_type,
             metadata: generated.metadata.clone(),
-            ..ArtifactMeta::default()
+            made_from: generated.made_from.clone(),
         };
         match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
             Ok(artifact) => {
-                let outputs = generated.outputs(&artifact, self.outputs_bytes);
+                let outputs = generated.outputs(&artifact, self.router.config().outputs_bytes);
                 Outcome { artifacts: vec![artifact], events: generated.events, ..Outcome::succeeded(outputs) }
             }
             Err(error) => {
@@ -147,7 +169,6 @@ impl Codegen {
                     Error::Unavailable { .. } => Outcome::retryable(step_error),
                     _ => Outcome::failed(step_error),
                 };
-                // The tokens are spent, so report them.
                 Outcome { events: generated.events, ..outcome }
             }
         }
@@ -155,14 +176,13 @@ impl Codegen {
 }
 
 impl Handler for Codegen {
+    /// Without a database: nothing is accounted for.
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
-        self.handle_while_owned(step, store, &Ownership::certain()).await
+        self.handle_with_models(step, store, &ModelCalls::unaccounted()).await
     }
 
-    async fn handle_while_owned(&self, step: &ClaimedStep, store: &StepStore, ownership: &Ownership) -> Outcome {
-        // Reserve a tenth of the time for storing the answer.
-        let time = step.timeout.mul_f64(0.9);
-        match self.generate(&step.inputs, time, ownership).await {
+    async fn handle_with_models(&self, step: &ClaimedStep, store: &StepStore, calls: &ModelCalls) -> Outcome {
+        match self.generate(step, Some(store), calls).await {
             Ok(generated) => self.store(generated, store).await,
             Err(outcome) => *outcome,
         }

@@ -4,8 +4,6 @@
 //! code, type or reason only if it is on the list below. Model names cannot be listed. We show one if it looks like a
 //! name and has no part in common with the key or the prompt.
 
-use crate::keys::ApiKey;
-
 /// A name that has this many consecutive letters and digits of the key contains part of it. A key is random, so even a
 /// short match is no coincidence.
 const MIN_KEY_OVERLAP: usize = 5;
@@ -63,7 +61,7 @@ pub(crate) fn allowed_word(word: &str) -> Option<&'static str> {
 }
 
 /// The provider's name for the model that answered, if it may be shown.
-pub(crate) fn displayable_model(served: &str, requested: &str, key: &ApiKey, prompt: &str) -> Option<String> {
+pub(crate) fn displayable_model(served: &str, requested: &str, key: Option<&str>, prompt: &str) -> Option<String> {
     if served == requested {
         return Some(served.to_owned());
     }
@@ -79,7 +77,7 @@ pub(crate) fn displayable_model(served: &str, requested: &str, key: &ApiKey, pro
         return None;
     }
     let (name, requested) = (served.to_ascii_lowercase(), requested.to_ascii_lowercase());
-    let (key, prompt) = (key.expose().to_ascii_lowercase(), prompt.to_lowercase());
+    let (key, prompt) = (key.unwrap_or_default().to_ascii_lowercase(), prompt.to_lowercase());
     // The requested name is safe. Only the rest of the name can come from the key or the prompt.
     let rest = name.strip_prefix(&requested).unwrap_or(&name);
     // Compare without separators, because they could be anywhere in an echoed key or prompt.
@@ -97,6 +95,9 @@ pub(crate) fn displayable_model(served: &str, requested: &str, key: &ApiKey, pro
 
 /// Whether a name contains the secret, or enough of it to rule out chance.
 fn overlaps(name: &str, secret: &str) -> bool {
+    if secret.is_empty() {
+        return false;
+    }
     if name == secret {
         return true;
     }
@@ -141,7 +142,7 @@ mod tests {
 
     fn shown(served: &str, prompt: &str) -> bool {
         let keys = ProviderKeys::from_secret(&format!(r#"{{"OPENAI_API_KEY":"{KEY}"}}"#)).unwrap();
-        displayable_model(served, "gpt-6-luna", keys.get(Provider::OpenAi).unwrap(), prompt).is_some()
+        displayable_model(served, "gpt-6-luna", Some(keys.get(Provider::OpenAi).unwrap().expose()), prompt).is_some()
     }
 
     #[test]

@@ -1,23 +1,20 @@
-//! The result of a step: outputs, metadata, events and errors.
+//! The result of a step: outputs, metadata and errors.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use shared::domain::bounds::json_bytes;
-use shared::domain::digest::hex;
-use shared::domain::{NewArtifact, NewEvent, Outcome, StepError, Verdict};
+use shared::domain::{ArtifactId, NewArtifact, NewEvent, Outcome, StepError, TokenUsage, Verdict};
 use shared::error::{Error, Problem};
 use shared::telemetry;
 
 use crate::ask::Prompt;
 use crate::fault::FaultKind;
 use crate::inputs::{Kind, MAX_PROMPT_BYTES, Request};
-use crate::keys::ProviderKeys;
-use crate::prompt;
-use crate::provider::Provider;
-use crate::router::{ProviderFailure, Routed};
-use crate::usage::TokenUsage;
+use crate::materials::{self, Material};
+use crate::plan::Plan;
+use crate::prompt::{self, sha256};
+use crate::router::{ModelFailure, Routed};
 
 const TEMPLATE: &str = "template";
 
@@ -35,6 +32,9 @@ pub struct Generated {
     pub provider: &'static str,
     /// The model that answered.
     pub model: String,
+    /// Artifacts that the model read.
+    pub made_from: Vec<ArtifactId>,
+    /// Only of the template. Requests to models write their events when they are settled.
     pub events: Vec<NewEvent>,
 }
 
@@ -59,55 +59,64 @@ impl Generated {
     }
 }
 
-pub(crate) fn from_model(request: &Request, prompt: Prompt<'_>, routed: Routed) -> Generated {
-    let Routed { provider, model_requested, answer, duration, tries, failures } = routed;
-    let text = match request.kind {
-        Kind::Code if !request.is_markdown() => prompt::without_fence(&answer.text).to_owned(),
-        _ => answer.text,
-    };
-    let mut events = usage_of_failures(&failures);
-    events.push(usage_event(
-        provider.as_str(),
-        &answer.model_served,
-        &answer.usage,
-        json!({
-            "usable": true,
-            "model_requested": model_requested,
-            "duration_ms": u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            "tries": tries,
-            "fallback_from": failures,
-        }),
-    ));
+pub(crate) fn from_model(
+    request: &Request,
+    prompt: Prompt<'_>,
+    materials: &[Material],
+    max_output_tokens: u32,
+    routed: Routed,
+) -> Generated {
+    let Routed { provider, model_requested, chosen_by, answer, failures } = routed;
     Generated {
         name: request.name.clone(),
         kind: artifact_kind(request),
-        media_type: request.media_type(),
+        media_type: request.content_type.media_type,
         metadata: json!({
             "provider": provider,
             "model_requested": model_requested,
             "model_served": answer.model_served,
+            "chosen_by": chosen_by,
+            "kind": request.kind,
             "prompt_sha256": sha256(prompt.message),
             "instructions_sha256": sha256(prompt.instructions),
+            "prompt_templates": prompt::templates(request, !materials.is_empty()),
+            "materials": materials.iter().map(Material::describe).collect::<Vec<_>>(),
+            "parameters": parameters(request, max_output_tokens),
             "tokens": answer.usage,
             "attempts": failures,
             "template": false,
         }),
-        text,
+        text: answer.text,
         provider: provider.as_str(),
         model: answer.model_served,
-        events,
+        made_from: materials::ids(materials),
+        events: Vec::new(),
     }
+}
+
+/// The parameters that were used. A schema is named by its digest.
+fn parameters(request: &Request, max_output_tokens: u32) -> Value {
+    let mut parameters = json!(request.parameters);
+    parameters["max_output_tokens"] = json!(max_output_tokens);
+    if let Some(schema) = &request.parameters.json_schema {
+        parameters["json_schema"] = json!({ "sha256": sha256(&schema.to_string()) });
+    }
+    parameters
 }
 
 pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
     // The template is always Markdown, so do not serve it as JSON or code even if the file name says so.
-    let media_type = if request.is_markdown() { request.media_type() } else { "text/plain; charset=utf-8" };
+    let media_type = if request.is_markdown() { request.content_type.media_type } else { "text/plain; charset=utf-8" };
     let none = TokenUsage::default();
+    let mut payload = json!({ "provider": TEMPLATE, "model": TEMPLATE, "usable": true, "duration_ms": 0, "tries": 0, "fallback_from": [] });
+    if let (Value::Object(payload), Value::Object(counts)) = (&mut payload, json!(none)) {
+        payload.extend(counts);
+    }
     Generated {
         name: request.name.clone(),
         kind: "text",
         media_type,
-        text: prompt::template(request),
+        text: prompt::offline(request),
         metadata: json!({
             "provider": TEMPLATE,
             "model_requested": request.model,
@@ -119,45 +128,59 @@ pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
         }),
         provider: TEMPLATE,
         model: TEMPLATE.to_owned(),
-        events: vec![usage_event(
-            TEMPLATE,
-            TEMPLATE,
-            &none,
-            json!({
-                "usable": true, "duration_ms": 0, "tries": 0, "fallback_from": [],
-            }),
-        )],
+        made_from: Vec::new(),
+        events: vec![NewEvent { kind: "codegen.usage".to_owned(), payload }],
     }
 }
 
-/// The step names a provider that the operator's order does not include.
-pub(crate) fn provider_excluded(request: &Request) -> Outcome {
-    let name = request.provider.map_or("none", Provider::as_str);
-    let message = format!("{name} is not one of the providers in LLM_ORDER");
-    Outcome::failed(StepError::invalid_inputs(vec![Problem::new("inputs.provider", message)]))
+/// The step asks for the template, and the operator does not allow it.
+pub(crate) fn template_refused() -> Outcome {
+    let problem = Problem::new("inputs.provider", "template is not allowed here: LLM_ALLOW_TEMPLATE is not set");
+    Outcome::failed(StepError::invalid_inputs(vec![problem]))
 }
 
-pub(crate) fn no_provider(candidates: &[Provider], keys: &ProviderKeys) -> Outcome {
-    let names: Vec<_> = candidates.iter().map(|provider| provider.key_name()).collect();
-    let problems: Vec<_> = candidates.iter().map(|provider| keys.problem(*provider)).collect();
+/// Nothing can be asked.
+pub(crate) fn nothing_to_ask(plan: &Plan) -> Outcome {
+    let is_only = |kind| !plan.left_out.is_empty() && plan.left_out.iter().all(|left_out| left_out.kind == kind);
+    if is_only(FaultKind::Unsupported) {
+        let reasons = plan.left_out.iter().map(|left_out| format!("{}: {}", left_out.provider, left_out.reason));
+        let message = format!("cannot be expressed ({})", reasons.collect::<Vec<_>>().join("; "));
+        return Outcome::failed(StepError::invalid_inputs(vec![Problem::new("inputs.temperature", message)]));
+    }
+    let reasons = plan.left_out.iter().map(|left_out| format!("{}: {}", left_out.provider, left_out.reason));
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
+    if is_only(FaultKind::NotAllowed) {
+        let message =
+            format!("The tenant's policy allows none of the models ({reasons}). Change models.allow of the policy.");
+        return Outcome::failed(StepError::new("model_not_allowed", message));
+    }
+    let without_key = plan.left_out.iter().filter(|left_out| left_out.kind == FaultKind::NoKey);
+    let names: Vec<_> = without_key.map(|left_out| left_out.provider.key_name()).collect();
     Outcome::failed(StepError::new(
         "no_provider",
         format!(
-            "No model can be asked, because a provider key is missing ({}). Set {} in the secret that LLM_SECRET_ID names.",
-            problems.join("; "),
+            "No model can be asked ({reasons}). Set {} in the secret that LLM_SECRET_ID names.",
             names.join(" or ")
         ),
     ))
 }
 
-/// The step was cancelled or its lease was lost, so no further provider was asked. The database ignores this outcome but
-/// records its usage events.
-pub(crate) fn ownership_lost(failures: &[ProviderFailure]) -> Outcome {
-    let error = StepError::new(
+/// The step was cancelled or its lease was lost, so no further model was asked. The database ignores this outcome.
+pub(crate) fn ownership_lost() -> Outcome {
+    Outcome::failed(StepError::new(
         "ownership_lost",
-        "The step was cancelled or its lease was lost, so no further provider was asked.",
-    );
-    Outcome { events: usage_of_failures(failures), ..Outcome::failed(error) }
+        "The step was cancelled or its lease was lost, so no further model was asked.",
+    ))
+}
+
+/// No money could be reserved.
+pub(crate) fn no_permit(error: &Error) -> Outcome {
+    telemetry::report(error, "start a model call");
+    let step_error = StepError::new("database_unavailable", format!("No money could be reserved: {error}."));
+    match error {
+        Error::Unavailable { .. } => Outcome::retryable(step_error),
+        _ => Outcome::failed(StepError::new("unrecordable", step_error.message)),
+    }
 }
 
 pub(crate) fn keys_unavailable(error: &Error) -> Outcome {
@@ -169,8 +192,12 @@ pub(crate) fn keys_unavailable(error: &Error) -> Outcome {
     }
 }
 
-/// No provider gave a usable answer. The outcome is retryable if one of them may recover.
-pub(crate) fn all_providers_failed(failures: &[ProviderFailure]) -> Outcome {
+/// No model gave a usable answer. The outcome is retryable if one of them may recover.
+pub(crate) fn all_models_failed(failures: &[ModelFailure]) -> Outcome {
+    let unpriced = failures.iter().find_map(|failure| Some((failure, failure.unpriced_in?)));
+    if let Some((failure, scope)) = unpriced.filter(|_| failures.iter().all(|failure| failure.tries == 0)) {
+        return Outcome::failed(StepError::model_unpriced(failure.provider.as_str(), &failure.model, scope));
+    }
     let reasons: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.provider, failure.reason)).collect();
     let error =
         StepError::new("providers_failed", format!("No provider gave a usable answer. {}.", reasons.join("; ")))
@@ -180,42 +207,12 @@ pub(crate) fn all_providers_failed(failures: &[ProviderFailure]) -> Outcome {
     let retry_after: Option<Duration> =
         transient.iter().map(|failure| failure.retry_after.unwrap_or_default()).min().filter(|wait| !wait.is_zero());
     let outcome = Outcome::failed(error.clone());
-    let verdict = Verdict::Failed { error, retryable: !transient.is_empty(), retry_after };
-    Outcome { verdict, events: usage_of_failures(failures), ..outcome }
-}
-
-/// One event for each unusable answer, so that all events together add up to the tokens spent.
-fn usage_of_failures(failures: &[ProviderFailure]) -> Vec<NewEvent> {
-    let event = |failure: &ProviderFailure, usage: &TokenUsage| {
-        usage_event(
-            failure.provider.as_str(),
-            &failure.model,
-            usage,
-            json!({ "usable": false, "reason": failure.reason }),
-        )
-    };
-    failures.iter().flat_map(|failure| failure.usage.iter().map(move |usage| event(failure, usage))).collect()
-}
-
-fn usage_event(provider: &str, model: &str, usage: &TokenUsage, more: Value) -> NewEvent {
-    let mut payload = json!({ "provider": provider, "model": model });
-    if let Value::Object(payload) = &mut payload {
-        for part in [json!(usage), more] {
-            if let Value::Object(part) = part {
-                payload.extend(part);
-            }
-        }
-    }
-    NewEvent { kind: "codegen.usage".to_owned(), payload }
+    Outcome { verdict: Verdict::Failed { error, retryable: !transient.is_empty(), retry_after }, ..outcome }
 }
 
 fn artifact_kind(request: &Request) -> &'static str {
     match request.kind {
-        Kind::Code => "code",
-        Kind::Text | Kind::Review => "text",
+        Kind::Codegen => "code",
+        Kind::Docs | Kind::Reasoning => "text",
     }
-}
-
-fn sha256(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
 }

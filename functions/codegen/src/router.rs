@@ -1,37 +1,33 @@
-//! Decides which provider to ask, and whether to retry. No other code between the step and the model retries.
+//! Carries out a plan: the only code between a step and the models that retries.
 //!
-//! *Retry* asks the same model again. *Fallback* asks the next provider. *Cooldown* makes later steps of this process
-//! skip a provider that failed recently while another one can be asked. While other providers remain, one provider may
-//! use half of the remaining time, so that a hanging provider cannot use up the whole step. The router checks that the
-//! worker still owns the step before each request, and every two seconds during one. So a cancelled step spends no more.
+//! For every single request it asks for a permit, which reserves money and checks that the attempt still owns its step,
+//! sends the request, and settles it. What follows a fault is decided in `decide`.
 
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::worker::Ownership;
+use shared::domain::model_call::{Because, BudgetScope};
+use shared::domain::{Permit, Shortfall};
+use shared::error::Error;
+use shared::worker::ModelCalls;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
-use crate::ask::{Answer, Prompt, ask};
-use crate::config::{CodegenConfig, default_order};
-use crate::cooldown::Cooldowns;
-use crate::exchange::client;
+use crate::ask::{Answer, Prompt, Question, ask};
+use crate::call::{Call, Refusal, Size};
+use crate::config::CodegenConfig;
+use crate::decide::{self, Decision, MIN_TRY_TIME, State};
+use crate::exchange::{Patience, client};
 use crate::fault::{Fault, FaultKind};
 use crate::inputs::Request;
-use crate::keys::{ApiKey, ProviderKeys, StepKeys};
+use crate::keys::{ApiKey, KEYS_TIMEOUT, StepKeys};
+use crate::plan::{self, Attempt, ChosenBy, LeftOut, Plan};
 use crate::provider::Provider;
-use crate::usage::TokenUsage;
+use crate::wire::{self, Addressee};
 
-/// If a provider asks for a longer wait, the router falls back to the next provider.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
-/// With less time left than this, the router sends no request: it would cost money and time out.
-const MIN_TRY_TIME: Duration = Duration::from_millis(100);
-/// A timeout after this long is the provider's failure. A shorter one may only mean that the step had little time.
-const HANG_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// A provider that gave no usable answer, and why.
+/// A model that gave no usable answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ProviderFailure {
+pub struct ModelFailure {
     pub provider: Provider,
     pub model: String,
     pub kind: FaultKind,
@@ -39,41 +35,53 @@ pub struct ProviderFailure {
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Number of requests: 0 if the provider was cooling down or has no key.
+    /// Number of requests: 0 if it was not asked.
     pub tries: u32,
     #[serde(skip)]
     pub retry_after: Option<Duration>,
-    /// Tokens of unusable answers, one entry for each that reported them.
+    /// The budget that applies to a model without a price.
     #[serde(skip)]
-    pub usage: Vec<TokenUsage>,
-    /// The provider may be healthy: the step gave it too little time.
+    pub unpriced_in: Option<BudgetScope>,
     #[serde(skip)]
-    pub too_little_time: bool,
+    position: usize,
+    /// Empty if the model was left out.
+    #[serde(skip)]
+    deployment: String,
 }
 
-/// An answer, and which providers failed before it.
+/// An answer, and which models failed before it.
 #[derive(Debug)]
 pub(crate) struct Routed {
     pub provider: Provider,
     pub model_requested: String,
+    pub chosen_by: ChosenBy,
     pub answer: Answer,
-    pub duration: Duration,
-    pub tries: u32,
-    pub failures: Vec<ProviderFailure>,
+    pub failures: Vec<ModelFailure>,
 }
 
-/// No provider gave a usable answer.
+/// No model gave a usable answer.
 pub(crate) struct RouteFailure {
-    pub failures: Vec<ProviderFailure>,
-    /// The worker no longer owns the step.
-    pub ownership_lost: bool,
+    pub failures: Vec<ModelFailure>,
+    pub end: End,
+}
+
+/// Why no further model is asked.
+pub(crate) enum End {
+    /// All were asked, or the step has no time left.
+    Exhausted,
+    /// The attempt no longer owns its step.
+    Lost,
+    OverBudget(Shortfall),
+    /// No permit could be had.
+    Unavailable(Error),
 }
 
 /// What to ask, and within which limits.
 pub(crate) struct Task<'a> {
     pub request: &'a Request,
     pub prompt: Prompt<'a>,
-    pub ownership: &'a Ownership,
+    pub plan: &'a Plan,
+    pub calls: &'a ModelCalls,
     pub deadline: Instant,
 }
 
@@ -81,242 +89,269 @@ pub(crate) struct Router {
     config: CodegenConfig,
     /// Built on first use, so that a cold start does not wait for it.
     client: OnceCell<reqwest::Client>,
-    cooldowns: Cooldowns,
 }
 
-/// The result of one provider: an answer with its duration and the number of tries, or why there is none.
-type ProviderResult = Result<(Answer, Duration, u32), ProviderFailure>;
-
-/// The requests of one step to one provider.
-struct ProviderCall<'a> {
-    provider: Provider,
-    model: &'a str,
-    /// Replaced if the provider rejects it and the secret has a new one.
-    key: ApiKey,
-    /// When the provider's share of the step's time ends.
+/// The requests of one step to one model.
+struct Course {
+    /// Its key and deployment are replaced if the provider rejects the key and the secret has a new one.
+    attempt: Attempt,
+    because: Because,
+    others_remain: bool,
+    /// When the model's share of the step's time ends.
     deadline: Instant,
     tries: u32,
-    usage: Vec<TokenUsage>,
-    /// At least one fault was the provider's fault.
-    has_failed: bool,
-    ownership_lost: bool,
+    is_providers_fault: bool,
+}
+
+/// How the requests to one model ended without an answer.
+enum Miss {
+    Failed(Fault),
+    Unpriced(BudgetScope),
+    End(End),
 }
 
 impl Router {
     pub(crate) fn new(config: CodegenConfig) -> Self {
-        Self { config, client: OnceCell::new(), cooldowns: Cooldowns::default() }
+        Self { config, client: OnceCell::new() }
     }
 
-    /// The providers that this request may ask, best first.
-    pub(crate) fn candidates(&self, request: &Request) -> Vec<Provider> {
-        let order = self.config.order.clone().unwrap_or_else(|| default_order(request.kind).to_vec());
-        order.into_iter().filter(|provider| request.provider.is_none_or(|only| only == *provider)).collect()
+    pub(crate) fn config(&self) -> &CodegenConfig {
+        &self.config
     }
 
-    /// Whether a provider recently rejected one of these keys.
-    pub(crate) fn has_rejected(&self, candidates: &[Provider], keys: &ProviderKeys) -> bool {
-        let is_rejected = |provider: &Provider| {
-            let cooldown = keys.get(*provider).and_then(|key| self.cooldowns.get(*provider, key));
-            cooldown.is_some_and(|cooldown| cooldown.kind == FaultKind::Auth)
-        };
-        candidates.iter().any(is_rejected)
-    }
-
-    /// Asks one provider after another until one gives a usable answer.
+    /// Asks one model after another until one gives a usable answer.
     pub(crate) async fn route(&self, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Result<Routed, RouteFailure> {
-        let candidates = self.candidates(task.request);
-        let mut failures = Vec::new();
-        let is_cooling = |provider: &Provider| {
-            keys.current().get(*provider).is_some_and(|key| self.cooldowns.get(*provider, key).is_some())
-        };
-        let with_key = candidates.iter().filter(|provider| keys.current().get(**provider).is_some()).count();
-        let cooling = candidates.iter().filter(|provider| is_cooling(provider)).count();
-        // If all are cooling down, ask them anyway rather than fail without a request.
-        let ignore_cooldowns = cooling == with_key;
-        let mut remaining = if ignore_cooldowns { with_key } else { with_key - cooling };
-        for provider in candidates {
-            let model = task.request.model.as_ref().unwrap_or(self.config.models.get(provider));
-            let not_asked = |fault: Fault| ProviderFailure::new(provider, model, 0, fault);
-            let Some(key) = keys.current().get(provider).cloned() else {
-                failures.push(not_asked(Fault::new(FaultKind::NoKey, keys.current().problem(provider))));
+        let mut failures: Vec<_> = task.plan.left_out.iter().map(ModelFailure::of_left_out).collect();
+        for (index, attempt) in task.plan.attempts.iter().enumerate() {
+            let attempt = self.with_current_key(attempt.clone(), keys);
+            if let Some(failure) = ruled_out(&failures, &attempt) {
+                failures.push(failure);
                 continue;
+            }
+            let others_remain = index + 1 < task.plan.attempts.len();
+            let mut course = Course {
+                because: because(&failures, &attempt),
+                deadline: Instant::now() + decide::share(left(task.deadline), others_remain),
+                attempt,
+                others_remain,
+                tries: 0,
+                is_providers_fault: false,
             };
-            if let Some(cooldown) = self.cooldowns.get(provider, &key).filter(|_| !ignore_cooldowns) {
-                let reason = format!("cooling down after: {}", cooldown.reason);
-                let retry_after = Some(cooldown.until.saturating_duration_since(Instant::now()));
-                failures.push(not_asked(Fault { retry_after, ..Fault::new(cooldown.kind, reason) }));
-                continue;
-            }
-            remaining = remaining.saturating_sub(1);
-            let time_left = task.deadline.saturating_duration_since(Instant::now());
-            let deadline = Instant::now() + if remaining == 0 { time_left } else { time_left / 2 };
-            let mut call = ProviderCall::new(provider, model, key, deadline);
-            match self.ask_provider(&mut call, task, keys).await {
-                Ok((answer, duration, tries)) => {
-                    self.cooldowns.end(provider);
-                    let model_requested = model.clone();
-                    return Ok(Routed { provider, model_requested, answer, duration, tries, failures });
+            let failure = match self.ask_model(&mut course, task, keys).await {
+                Ok(answer) => {
+                    let Attempt { position, provider, model, chosen_by, .. } = course.attempt;
+                    failures.retain(|failure| failure.position < position);
+                    failures.sort_by_key(|failure| failure.position);
+                    return Ok(Routed { provider, model_requested: model, chosen_by, answer, failures });
                 }
-                Err(failure) => {
-                    tracing::warn!(%provider, model, kind = ?failure.kind, status = failure.status, reason = failure.reason, tries = failure.tries,
-                        "no usable answer from the provider");
-                    if call.ownership_lost {
-                        failures.push(failure);
-                        return Err(RouteFailure { failures, ownership_lost: true });
-                    }
-                    self.cooldowns.start(&failure, &call.key);
-                    failures.push(failure);
-                }
-            }
+                Err(Miss::End(end)) => return Err(RouteFailure { failures, end }),
+                Err(Miss::Unpriced(scope)) => ModelFailure {
+                    unpriced_in: Some(scope),
+                    ..course.failure(Fault::new(
+                        FaultKind::Unpriced,
+                        "a budget applies, and no price of the model is known",
+                    ))
+                },
+                Err(Miss::Failed(fault)) => course.failure(fault),
+            };
+            tracing::warn!(provider = %failure.provider, model = failure.model, kind = ?failure.kind,
+                status = failure.status, reason = failure.reason, tries = failure.tries, "no usable answer from the model");
+            failures.push(failure);
         }
-        Err(RouteFailure { failures, ownership_lost: false })
+        failures.sort_by_key(|failure| failure.position);
+        Err(RouteFailure { failures, end: End::Exhausted })
     }
 
-    /// Asks one provider until it answers or no retry makes sense.
-    async fn ask_provider(
-        &self,
-        call: &mut ProviderCall<'_>,
-        task: &Task<'_>,
-        keys: &mut StepKeys<'_>,
-    ) -> ProviderResult {
-        let client = self.client.get_or_try_init(|| async { client(&self.config) }).await;
-        let client = client.map_err(|fault| call.fail(fault))?;
+    /// Asks one model until it answers or no retry makes sense.
+    async fn ask_model(&self, course: &mut Course, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Result<Answer, Miss> {
         loop {
-            let limit = self.config.request_timeout.min(call.deadline.saturating_duration_since(Instant::now()));
+            let limit = self.config.request_timeout.min(left(course.deadline));
             if limit < MIN_TRY_TIME {
-                return Err(call.fail(Fault::new(FaultKind::Transient, "the step had no time left")));
+                return Err(Miss::Failed(no_time()));
             }
-            if !task.ownership.holds().await {
-                call.ownership_lost = true;
-                return Err(call.fail(Fault::new(FaultKind::Transient, "the step was cancelled or its lease was lost")));
+            let sent_at = std::time::Instant::now();
+            let (call, fault) = match self.send(course, task, limit).await? {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let new_key = match fault.kind {
+                FaultKind::Auth => course.newer_key(keys, sent_at).await,
+                _ => None,
+            };
+            let decision = decide::after(&fault, &self.state(course, task, new_key.is_some()), fastrand::f64());
+            call.fail(&fault, decide::cooldown(&fault, decision, course.is_providers_fault)).await;
+            // After `Stop`, the models that follow report that the step had no time left.
+            let Decision::Retry { delay } = decision else { return Err(Miss::Failed(fault)) };
+            if new_key.is_some() {
+                course.attempt = self.with_current_key(course.attempt.clone(), keys);
             }
-            let (started, sent_at) = (Instant::now(), std::time::Instant::now());
-            call.tries += 1;
-            let target = (call.provider, call.model, &call.key);
-            let answer = tokio::select! {
-                answer = ask(client, &self.config, target, task.prompt, limit) => answer,
-                () = task.ownership.lost() => {
-                    call.ownership_lost = true;
-                    // The request may be billed, but its tokens stay unknown.
-                    call.usage.push(TokenUsage::default());
-                    let reason = "stopped: the step was cancelled or its lease was lost";
-                    return Err(call.fail(Fault::new(FaultKind::Transient, reason)));
-                }
-            };
-            let fault = match answer {
-                Ok(answer) => return Ok((answer, started.elapsed(), call.tries)),
-                Err(fault) => fault,
-            };
-            call.usage.extend(fault.usage.as_deref().copied());
-            let elapsed = started.elapsed();
-            call.has_failed |=
-                !fault.timed_out || elapsed >= HANG_TIMEOUT.min(self.config.request_timeout) || elapsed < limit;
-            if fault.kind == FaultKind::Auth
-                && let Ok(Some(key)) = timeout_at(call.deadline, keys.refresh(call.provider, &call.key, sent_at)).await
-            {
-                tracing::info!(provider = %call.provider, model = call.model, "retrying with the new key from the secret");
-                call.key = key;
-                continue;
-            }
-            let time_left = call.deadline.saturating_duration_since(Instant::now());
-            let Some(delay) = retry_delay(&fault, call.tries, &self.config, time_left, fastrand::f64()) else {
-                return Err(call.fail(fault));
-            };
-            tracing::info!(provider = %call.provider, model = call.model, reason = fault.reason, tries = call.tries,
-                delay_ms = delay.as_secs_f64() * 1e3, "retrying");
+            tracing::info!(provider = %course.attempt.provider, model = course.attempt.model, reason = fault.reason,
+                tries = course.tries, delay_ms = delay.as_secs_f64() * 1e3, "retrying");
+            course.because = Because::Retry { kind: fault.kind.as_str().to_owned(), reason: fault.reason };
             tokio::time::sleep(delay).await;
         }
     }
-}
 
-impl<'a> ProviderCall<'a> {
-    fn new(provider: Provider, model: &'a str, key: ApiKey, deadline: Instant) -> Self {
-        Self { provider, model, key, deadline, tries: 0, usage: Vec::new(), has_failed: false, ownership_lost: false }
+    /// Sends one request and settles it, if it succeeds. The caller settles a failed one, once it knows what follows.
+    async fn send<'c>(
+        &self,
+        course: &mut Course,
+        task: &'c Task<'_>,
+        limit: Duration,
+    ) -> Result<Result<Answer, (Call<'c>, Fault)>, Miss> {
+        let client = self.client.get_or_try_init(|| async { client(&self.config) }).await.map_err(Miss::Failed)?;
+        let Attempt { provider, model, key, .. } = &course.attempt;
+        let key = key.as_ref();
+        let to = Addressee { provider: *provider, model, key };
+        let request = wire::write(&self.config, to, task.prompt, &task.request.parameters).map_err(Miss::Failed)?;
+        let max_output_tokens = task.request.parameters.max_output_tokens.unwrap_or(self.config.max_output_tokens);
+        let size = Size { body_bytes: request.body.len(), max_output_tokens };
+        let call = Call::start(task.calls, &course.attempt, size, limit, course.because.clone()).await;
+        let call = call.map_err(Miss::of_refusal)?;
+        // The permit took some of the time.
+        let limit = limit.min(left(course.deadline));
+        if limit < MIN_TRY_TIME {
+            call.fail(&no_time(), None).await;
+            return Err(Miss::Failed(no_time()));
+        }
+        course.tries += 1;
+        let (api, prompt) = (self.config.api(*provider), task.prompt);
+        let question = Question { api, model, key, request: task.request, prompt };
+        let answer = tokio::select! {
+            answer = ask(client, request, question, self.patience(course.others_remain, limit)) => answer,
+            () = task.calls.lost() => {
+                call.fail(&Fault::stopped(), None).await;
+                return Err(Miss::End(End::Lost));
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                call.succeed(&answer).await;
+                Ok(Ok(answer))
+            }
+            Err(fault) => {
+                let (took, longest) = (call.elapsed(), self.config.request_timeout);
+                course.is_providers_fault |= decide::is_providers_fault(&fault, took, limit, longest);
+                Ok(Err((call, fault)))
+            }
+        }
     }
 
-    fn fail(&mut self, fault: Fault) -> ProviderFailure {
-        ProviderFailure {
-            usage: std::mem::take(&mut self.usage),
-            too_little_time: !self.has_failed,
-            ..ProviderFailure::new(self.provider, self.model, self.tries, fault)
+    /// A provider that hangs is seen early if another one can be asked instead. The last one may take its time to begin.
+    fn patience(&self, others_remain: bool, limit: Duration) -> Patience {
+        let idle = if self.config.stream { self.config.idle_timeout.min(limit) } else { limit };
+        Patience { whole: limit, first: if others_remain { idle } else { limit }, idle }
+    }
+
+    fn state(&self, course: &Course, task: &Task<'_>, has_new_key: bool) -> State {
+        State {
+            tries: course.tries,
+            max_tries: self.config.tries_per_provider,
+            backoff: self.config.backoff,
+            share_left: left(course.deadline),
+            step_left: left(task.deadline),
+            has_new_key,
+        }
+    }
+
+    /// The secret may have been read again since the plan was made.
+    fn with_current_key(&self, mut attempt: Attempt, keys: &StepKeys<'_>) -> Attempt {
+        let key = keys.current().get(attempt.provider);
+        if key.is_some() && key != attempt.key.as_ref() {
+            attempt.deployment = plan::deployment(&self.config, attempt.provider, key);
+            attempt.key = key.cloned();
+        }
+        attempt
+    }
+}
+
+impl Course {
+    fn failure(&self, fault: Fault) -> ModelFailure {
+        let Attempt { position, provider, model, deployment, .. } = self.attempt.clone();
+        let Fault { kind, reason, status, retry_after, .. } = fault;
+        let tries = self.tries;
+        ModelFailure {
+            provider,
+            model,
+            kind,
+            reason,
+            status,
+            tries,
+            retry_after,
+            unpriced_in: None,
+            position,
+            deployment,
+        }
+    }
+
+    /// The key that replaces one that the provider rejected in a request at `sent_at`.
+    async fn newer_key(&self, keys: &mut StepKeys<'_>, sent_at: std::time::Instant) -> Option<ApiKey> {
+        let rejected = self.attempt.key.as_ref()?;
+        let deadline = self.deadline.min(Instant::now() + KEYS_TIMEOUT);
+        timeout_at(deadline, keys.refresh(self.attempt.provider, rejected, sent_at)).await.ok().flatten()
+    }
+}
+
+impl Miss {
+    fn of_refusal(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Refused(Permit::OverBudget(shortfall)) => Self::End(End::OverBudget(shortfall)),
+            Refusal::Refused(Permit::Unpriced { scope }) => Self::Unpriced(scope),
+            // A start never refuses what it grants.
+            Refusal::Refused(Permit::Lost | Permit::Granted) => Self::End(End::Lost),
+            Refusal::Unknown(error) => Self::End(End::Unavailable(error)),
         }
     }
 }
 
-impl ProviderFailure {
-    fn new(provider: Provider, model: &str, tries: u32, fault: Fault) -> Self {
+impl ModelFailure {
+    fn of_left_out(left_out: &LeftOut) -> Self {
+        let LeftOut { position, provider, model, kind, reason, retry_after } = left_out.clone();
+        let deployment = String::new();
         Self {
             provider,
-            model: model.to_owned(),
-            kind: fault.kind,
-            reason: fault.reason,
-            status: fault.status,
-            tries,
-            retry_after: fault.retry_after,
-            usage: Vec::new(),
-            too_little_time: false,
+            model,
+            kind,
+            reason,
+            status: None,
+            tries: 0,
+            retry_after,
+            unpriced_in: None,
+            position,
+            deployment,
         }
     }
 }
 
-/// The delay before the next try. `None` means no retry. `jitter` is in 0..1.
-fn retry_delay(
-    fault: &Fault,
-    tries: u32,
-    config: &CodegenConfig,
-    time_left: Duration,
-    jitter: f64,
-) -> Option<Duration> {
-    // Retry only once after a timeout, because each try takes its whole limit.
-    let allowed = if fault.timed_out { config.tries_per_provider.min(2) } else { config.tries_per_provider };
-    if fault.kind != FaultKind::Transient || fault.do_not_retry || tries >= allowed {
-        return None;
-    }
-    let backoff = config.backoff.saturating_mul(1 << (tries - 1).min(10)).min(MAX_RETRY_DELAY);
-    let backoff = backoff.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
-    // Wait at least for the backoff, even if the provider asks for a wait of 0.
-    let delay = fault.retry_after.map_or(backoff, |wait| wait.max(backoff));
-    (delay <= MAX_RETRY_DELAY && delay + MIN_TRY_TIME < time_left).then_some(delay)
+/// Another model of a deployment that refuses the key, or has no credit, is not asked.
+fn ruled_out(failures: &[ModelFailure], attempt: &Attempt) -> Option<ModelFailure> {
+    let is_same = |failure: &&ModelFailure| {
+        failure.deployment == attempt.deployment && decide::rules_out_deployment(failure.kind)
+    };
+    let earlier = failures.iter().find(is_same)?;
+    let Attempt { position, model, .. } = attempt.clone();
+    Some(ModelFailure { model, tries: 0, position, ..earlier.clone() })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_mins(1);
-
-    fn transient() -> Fault {
-        Fault::new(FaultKind::Transient, "503")
+/// Why a model is asked: the best one, or the last one before it that could have been asked and failed.
+fn because(failures: &[ModelFailure], attempt: &Attempt) -> Because {
+    let never = [FaultKind::NoKey, FaultKind::NotAllowed, FaultKind::Unsupported];
+    let earlier = |failure: &&ModelFailure| failure.position < attempt.position && !never.contains(&failure.kind);
+    match failures.iter().filter(earlier).max_by_key(|failure| failure.position) {
+        None => Because::First,
+        Some(failure) => Because::Fallback {
+            provider: failure.provider.as_str().to_owned(),
+            model: failure.model.clone(),
+            kind: failure.kind.as_str().to_owned(),
+            reason: failure.reason.clone(),
+        },
     }
+}
 
-    #[test]
-    fn retries_stop_at_the_deadline_and_at_the_maximum_of_tries() {
-        let config = CodegenConfig::default();
-        let ms = Duration::from_millis;
-        assert_eq!(retry_delay(&transient(), 1, &config, LONG, 0.0), Some(ms(500)));
-        assert_eq!(retry_delay(&transient(), 2, &config, LONG, 1.0), Some(ms(500)));
-        assert_eq!(retry_delay(&transient(), 3, &config, LONG, 0.0), None);
-        assert_eq!(retry_delay(&transient(), 1, &config, ms(550), 0.0), None);
-    }
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
 
-    #[test]
-    fn a_requested_wait_is_honoured_unless_it_is_too_long() {
-        let config = CodegenConfig::default();
-        let asks = |seconds| Fault { retry_after: Some(Duration::from_secs(seconds)), ..transient() };
-        assert_eq!(retry_delay(&asks(7), 1, &config, LONG, 0.5), Some(Duration::from_secs(7)));
-        assert_eq!(retry_delay(&asks(0), 1, &config, LONG, 0.0), Some(config.backoff), "at least the backoff");
-        assert_eq!(retry_delay(&asks(11), 1, &config, LONG, 0.5), None);
-        assert_eq!(retry_delay(&asks(u64::MAX), 1, &config, LONG, 0.5), None);
-    }
-
-    #[test]
-    fn only_transient_faults_are_retried() {
-        let config = CodegenConfig::default();
-        for kind in [FaultKind::Billing, FaultKind::Auth, FaultKind::Rejected, FaultKind::Unusable, FaultKind::NoKey] {
-            assert_eq!(retry_delay(&Fault::new(kind, ""), 1, &config, LONG, 0.0), None);
-        }
-        assert_eq!(retry_delay(&Fault { do_not_retry: true, ..transient() }, 1, &config, LONG, 0.0), None);
-        assert!(retry_delay(&Fault::timed_out(LONG), 1, &config, LONG, 0.0).is_some());
-        assert_eq!(retry_delay(&Fault::timed_out(LONG), 2, &config, LONG, 0.0), None);
-    }
+fn no_time() -> Fault {
+    Fault::new(FaultKind::Transient, "the step had no time left")
 }

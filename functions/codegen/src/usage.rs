@@ -1,83 +1,71 @@
-//! Token counts, with the same meaning for every provider.
+//! Reads the token counts of each format. A value that is not a count, such as a negative number or a text, counts as
+//! "not reported".
 
-use serde::Serialize;
 use serde_json::Value;
+use shared::domain::TokenUsage;
 
-/// The tokens of one answer. `None` means "not reported", which is not zero.
-///
-/// Providers count differently. Here `input_tokens` always includes tokens read from and written to a cache, and
-/// `output_tokens` always includes reasoning. (Anthropic's `input_tokens` excludes its cache, Gemini's
-/// `candidatesTokenCount` excludes thoughts.) A value that is not a count, such as a negative number or a text, counts as
-/// "not reported".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct TokenUsage {
-    pub input_tokens: Option<u64>,
-    pub output_tokens: Option<u64>,
-    pub cached_input_tokens: Option<u64>,
-    pub cache_write_input_tokens: Option<u64>,
-    pub reasoning_tokens: Option<u64>,
+pub(crate) fn responses(usage: Option<&Value>) -> TokenUsage {
+    with_names(usage, ["input", "output"])
 }
 
-impl TokenUsage {
-    pub(crate) fn openai(usage: Option<&Value>) -> Self {
-        let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
-        Self {
-            input_tokens: count(at("/input_tokens")),
-            output_tokens: count(at("/output_tokens")),
-            cached_input_tokens: part(at("/input_tokens_details/cached_tokens")),
-            cache_write_input_tokens: Some(0),
-            reasoning_tokens: part(at("/output_tokens_details/reasoning_tokens")),
-        }
-        .without_orphan_parts()
-    }
+pub(crate) fn chat(usage: Option<&Value>) -> TokenUsage {
+    with_names(usage, ["prompt", "completion"])
+}
 
-    pub(crate) fn anthropic(usage: Option<&Value>) -> Self {
-        let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
-        let (read, written) = (part(at("/cache_read_input_tokens")), part(at("/cache_creation_input_tokens")));
-        Self {
-            input_tokens: sum([count(at("/input_tokens")), read, written]),
-            output_tokens: count(at("/output_tokens")),
-            cached_input_tokens: read,
-            cache_write_input_tokens: written,
-            reasoning_tokens: part(at("/output_tokens_details/thinking_tokens")),
-        }
-        .without_orphan_parts()
-    }
+/// OpenAI's two formats differ in names only.
+fn with_names(usage: Option<&Value>, [input, output]: [&str; 2]) -> TokenUsage {
+    let at = |name: String| usage.and_then(|usage| usage.pointer(&name));
+    let usage = TokenUsage {
+        input_tokens: count(at(format!("/{input}_tokens"))),
+        output_tokens: count(at(format!("/{output}_tokens"))),
+        cached_input_tokens: part(at(format!("/{input}_tokens_details/cached_tokens"))),
+        cache_write_input_tokens: Some(0),
+        reasoning_tokens: part(at(format!("/{output}_tokens_details/reasoning_tokens"))),
+    };
+    without_orphan_parts(usage)
+}
 
-    pub(crate) fn gemini(usage: Option<&Value>) -> Self {
-        let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
-        let thoughts = at("/thoughtsTokenCount");
-        let output_tokens = match at("/candidatesTokenCount") {
-            // Gemini omits it if the answer has only thoughts.
-            None | Some(Value::Null) => count(thoughts),
-            value => sum([count(value), part(thoughts)]),
-        };
-        Self {
-            input_tokens: sum([count(at("/promptTokenCount")), part(at("/toolUsePromptTokenCount"))]),
-            output_tokens,
-            cached_input_tokens: part(at("/cachedContentTokenCount")),
-            cache_write_input_tokens: Some(0),
-            reasoning_tokens: part(thoughts),
-        }
-        .without_orphan_parts()
-    }
+/// Anthropic's `input_tokens` excludes its cache.
+pub(crate) fn messages(usage: Option<&Value>) -> TokenUsage {
+    let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
+    let (read, written) = (part(at("/cache_read_input_tokens")), part(at("/cache_creation_input_tokens")));
+    without_orphan_parts(TokenUsage {
+        input_tokens: sum([count(at("/input_tokens")), read, written]),
+        output_tokens: count(at("/output_tokens")),
+        cached_input_tokens: read,
+        cache_write_input_tokens: written,
+        reasoning_tokens: part(at("/output_tokens_details/thinking_tokens")),
+    })
+}
 
-    /// Whether the provider reported any total.
-    pub fn is_reported(&self) -> bool {
-        self.input_tokens.is_some() || self.output_tokens.is_some()
-    }
+/// Gemini's `candidatesTokenCount` excludes thoughts.
+pub(crate) fn generate_content(usage: Option<&Value>) -> TokenUsage {
+    let at = |pointer: &str| usage.and_then(|usage| usage.pointer(pointer));
+    let thoughts = at("/thoughtsTokenCount");
+    let output_tokens = match at("/candidatesTokenCount") {
+        // Gemini omits it if the answer has only thoughts.
+        None | Some(Value::Null) => count(thoughts),
+        value => sum([count(value), part(thoughts)]),
+    };
+    without_orphan_parts(TokenUsage {
+        input_tokens: sum([count(at("/promptTokenCount")), part(at("/toolUsePromptTokenCount"))]),
+        output_tokens,
+        cached_input_tokens: part(at("/cachedContentTokenCount")),
+        cache_write_input_tokens: Some(0),
+        reasoning_tokens: part(thoughts),
+    })
+}
 
-    /// Clears the parts of a total that is not reported.
-    fn without_orphan_parts(mut self) -> Self {
-        if self.input_tokens.is_none() {
-            self.cached_input_tokens = None;
-            self.cache_write_input_tokens = None;
-        }
-        if self.output_tokens.is_none() {
-            self.reasoning_tokens = None;
-        }
-        self
+/// Clears the parts of a total that is not reported.
+fn without_orphan_parts(mut usage: TokenUsage) -> TokenUsage {
+    if usage.input_tokens.is_none() {
+        usage.cached_input_tokens = None;
+        usage.cache_write_input_tokens = None;
     }
+    if usage.output_tokens.is_none() {
+        usage.reasoning_tokens = None;
+    }
+    usage
 }
 
 /// The value as a count, if it is a whole number of at most 32 bits: no answer has more tokens.
@@ -106,22 +94,27 @@ mod tests {
 
     #[test]
     fn thoughts_count_as_output_tokens() {
-        assert_eq!(TokenUsage::gemini(Some(&json!({ "thoughtsTokenCount": 7 }))).output_tokens, Some(7));
+        assert_eq!(generate_content(Some(&json!({ "thoughtsTokenCount": 7 }))).output_tokens, Some(7));
     }
 
     #[test]
     fn a_value_that_is_not_a_count_is_not_reported() {
         for odd in [json!(-1), json!(1.5), json!("7"), json!(true), json!([]), json!(1u64 << 32), json!(1e30)] {
-            let usage = TokenUsage::openai(Some(&json!({ "input_tokens": odd, "output_tokens": 3 })));
-            assert_eq!((usage.input_tokens, usage.cached_input_tokens), (None, None), "{odd}");
-            assert_eq!((usage.output_tokens, usage.reasoning_tokens), (Some(3), Some(0)), "{odd}");
-            let usage = TokenUsage::anthropic(Some(&json!({ "input_tokens": 1, "cache_read_input_tokens": odd })));
+            for (read, [input, output]) in [
+                (responses as fn(Option<&Value>) -> TokenUsage, ["input_tokens", "output_tokens"]),
+                (chat, ["prompt_tokens", "completion_tokens"]),
+            ] {
+                let usage = read(Some(&json!({ input: odd, output: 3 })));
+                assert_eq!((usage.input_tokens, usage.cached_input_tokens), (None, None), "{odd}");
+                assert_eq!((usage.output_tokens, usage.reasoning_tokens), (Some(3), Some(0)), "{odd}");
+            }
+            let usage = messages(Some(&json!({ "input_tokens": 1, "cache_read_input_tokens": odd })));
             assert_eq!(usage.input_tokens, None, "{odd}: a sum with an unknown part is unknown");
-            let usage = TokenUsage::gemini(Some(&json!({ "candidatesTokenCount": 1, "thoughtsTokenCount": odd })));
+            let usage = generate_content(Some(&json!({ "candidatesTokenCount": 1, "thoughtsTokenCount": odd })));
             assert_eq!(usage.output_tokens, None, "{odd}");
         }
         for nothing in [json!(null), json!("many"), json!([1])] {
-            for read in [TokenUsage::openai, TokenUsage::anthropic, TokenUsage::gemini] {
+            for read in [responses, chat, messages, generate_content] {
                 assert_eq!(read(Some(&nothing)), TokenUsage::default(), "{nothing}");
             }
         }

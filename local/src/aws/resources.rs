@@ -21,7 +21,8 @@ pub const SECRET_ACCESS_KEY: &str = "test";
 pub const BUCKET: &str = "nofx-artifacts";
 pub const LLM_SECRET: &str = "nofx/llm";
 /// The keys that are copied from `.env` into the secret.
-pub const PROVIDER_KEYS: [&str; 3] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"];
+pub const PROVIDER_KEYS: [&str; 4] =
+    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_COMPATIBLE_API_KEY"];
 
 const RECEIVES_MAX: u32 = 5;
 

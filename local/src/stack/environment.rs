@@ -10,7 +10,7 @@ use crate::checkout::Checkout;
 /// The tenant of `nofx dev`.
 pub const TENANT: &str = "local";
 /// Variables that the user may set for the functions, in the shell or in `.env`.
-const PASSED_ON: [&str; 19] = [
+const PASSED_ON: [&str; 24] = [
     "ARTIFACTS_BUCKET",
     "ARTIFACTS_ENDPOINT_URL",
     "ARTIFACTS_REGION",
@@ -20,6 +20,11 @@ const PASSED_ON: [&str; 19] = [
     "LLM_REQUEST_TIMEOUT_S",
     "LLM_MAX_OUTPUT_TOKENS",
     "LLM_TRIES",
+    "LLM_STREAM",
+    "LLM_IDLE_TIMEOUT_S",
+    "OPENAI_API",
+    "OPENAI_COMPATIBLE_BASE_URL",
+    "OPENAI_COMPATIBLE_MODEL",
     "OPENAI_BASE_URL",
     "ANTHROPIC_BASE_URL",
     "GEMINI_BASE_URL",

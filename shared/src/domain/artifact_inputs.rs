@@ -9,6 +9,9 @@ use super::place::Place;
 use super::plan::PlanWorkspace;
 use super::problem::Problem;
 
+/// Ids in a list. A longer list is refused by the handler.
+const MAX_LISTED: usize = 20;
+
 /// The artifacts that inputs name, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArtifactInputs {
@@ -21,14 +24,15 @@ pub struct ArtifactInputs {
 }
 
 impl ArtifactInputs {
-    /// Reads the inputs of a tool that takes a workspace: `workspace` and `base` of a gate; `workspace`,
-    /// `files[].artifact` and `patch.artifact` of `workspace:write`. Everything else is the handler's to check.
+    /// Reads the inputs of a tool that takes artifacts: `workspace` and `base` of a gate; `workspace`, `files[].artifact`
+    /// and `patch.artifact` of `workspace:write`; `artifacts` of `codegen`. Everything else is the handler's to check.
     pub fn read(tool: &str, inputs: &Value) -> Result<Self, Vec<Problem>> {
         let mut reader = Reader::default();
         let root = Place::Root("inputs");
         match tool {
             // Its `base` is a name in a repository.
             "workspace:git" => {}
+            "codegen" => reader.list(inputs, &root),
             "workspace:write" => {
                 reader.workspace(inputs, &root);
                 reader.files(inputs, &root);
@@ -109,6 +113,17 @@ impl Reader {
         }
     }
 
+    /// A list of ids. What is not a list, or too long, is the handler's to report.
+    fn list(&mut self, inputs: &Value, root: &Place<'_>) {
+        let place = Place::Key(root, "artifacts");
+        let ids = inputs.get("artifacts").and_then(Value::as_array).filter(|ids| ids.len() <= MAX_LISTED);
+        for (at, value) in ids.into_iter().flatten().enumerate() {
+            if let Some(id) = value.as_str().and_then(|text| text.parse().ok()) {
+                self.read.places.push((Place::Index(&place, at).path(), id));
+            }
+        }
+    }
+
     /// A list of `{path, artifact}`, or an object of `{artifact}` by path.
     fn files(&mut self, inputs: &Value, root: &Place<'_>) {
         let place = Place::Key(root, "files");
@@ -170,6 +185,17 @@ mod tests {
         // Names in a repository, not artifacts.
         let git = json!({"base": "main", "workspace": 1});
         assert_eq!(ArtifactInputs::read("workspace:git", &git).unwrap(), ArtifactInputs::default());
+    }
+
+    #[test]
+    fn codegen_takes_a_list() {
+        let read = |inputs: Value| ArtifactInputs::read("codegen", &inputs).unwrap();
+        let list = read(json!({"artifacts": [A, "x", B, A], "workspace": C}));
+        assert_eq!(list.ids(), BTreeSet::from([id(A), id(B)]));
+        assert_eq!(list.places[1], ("inputs.artifacts[2]".to_owned(), id(B)));
+        for none in [json!({}), json!({"artifacts": A}), json!({"artifacts": vec![A; 21]})] {
+            assert_eq!(read(none), ArtifactInputs::default());
+        }
     }
 
     #[test]

@@ -28,11 +28,15 @@ use crate::telemetry;
 pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation) -> Result<ClaimedStep, Box<Outcome>> {
     let inputs = resolved_inputs(claimed, &ctx.config.limits)
         .map_err(|(code, message)| Box::new(Outcome::failed(StepError::new(code, message))))?;
-    let (workspace, artifacts) = if invocation.spec.takes_workspace {
+    let (workspace, artifacts) = if invocation.spec.takes_workspace || invocation.spec.calls_models {
         let named = ArtifactInputs::read(&claimed.tool, &inputs)
             .map_err(|problems| Box::new(Outcome::failed(StepError::invalid_inputs(problems))))?;
         let artifacts = find(ctx, &claimed.tenant_id, &named).await?;
-        (workspace_of(claimed, &named, &artifacts)?, artifacts)
+        let workspace = match invocation.spec.takes_workspace {
+            true => workspace_of(claimed, &named, &artifacts)?,
+            false => None,
+        };
+        (workspace, artifacts)
     } else {
         (None, BTreeMap::new())
     };

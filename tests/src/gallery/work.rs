@@ -116,8 +116,8 @@ pub fn script(acts: Arc<Acts>, folder: &Path, runner: &Path, key: PrivateKey, mo
 fn codegen(models: &str) -> Codegen {
     let url = Some(models.to_owned());
     let config = CodegenConfig {
-        order: Some(vec![Provider::OpenAi, Provider::Anthropic]),
-        base_urls: PerProvider { openai: url.clone(), anthropic: url, gemini: None },
+        order: Some(vec![Provider::OpenAi.into(), Provider::Anthropic.into()]),
+        base_urls: PerProvider { openai: url.clone(), anthropic: url, ..PerProvider::default() },
         ..CodegenConfig::default()
     };
     let keys = r#"{ "OPENAI_API_KEY": "openai-key", "ANTHROPIC_API_KEY": "anthropic-key" }"#;

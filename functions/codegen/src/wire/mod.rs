@@ -1,20 +1,24 @@
-//! The formats of the three providers: writes requests and reads answers.
+//! The formats of the providers: writes requests, and reads answers, whole or streamed.
 
 mod anthropic;
+mod chat;
 mod gemini;
 mod openai;
 
-use reqwest::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
-use reqwest::{Client, RequestBuilder};
-use serde_json::Value;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use shared::domain::TokenUsage;
 
 use crate::ask::Prompt;
 use crate::config::CodegenConfig;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::keys::ApiKey;
-use crate::provider::Provider;
+use crate::parameters::Parameters;
+use crate::provider::{Api, Provider};
 use crate::redact::allowed_word;
-use crate::usage::TokenUsage;
+
+/// The longest text of a streamed answer that is kept. Longer texts are rejected later.
+const MAX_STREAMED_BYTES: usize = 6 * 1024 * 1024;
 
 /// A parsed answer. `problem` says why it is unusable. Its tokens count in either case.
 pub(crate) struct Reply<'b> {
@@ -24,47 +28,158 @@ pub(crate) struct Reply<'b> {
     pub problem: Option<String>,
 }
 
-/// Builds the request to `model`. The model's name is sent unchanged.
-pub(crate) fn request(
-    client: &Client,
-    config: &CodegenConfig,
-    (provider, model, key): (Provider, &str, &ApiKey),
-    prompt: Prompt<'_>,
-) -> Result<RequestBuilder, Fault> {
-    let base_url = config.base_urls.get(provider).as_deref().unwrap_or(provider.default_base_url());
-    let max_tokens = config.max_output_tokens;
-    let (path, name, value, body) = match provider {
-        Provider::OpenAi => {
-            let value = format!("Bearer {}", key.expose());
-            ("responses".to_owned(), "authorization", value, openai::body(model, prompt, max_tokens))
-        }
-        Provider::Anthropic => {
-            ("messages".to_owned(), "x-api-key", key.expose().to_owned(), anthropic::body(model, prompt, max_tokens))
-        }
-        Provider::Gemini => {
-            let path = format!("models/{model}:generateContent");
-            (path, "x-goog-api-key", key.expose().to_owned(), gemini::body(prompt, max_tokens))
-        }
-    };
-    let mut value = HeaderValue::from_str(&value).map_err(|_| Fault::unusable("the key cannot be sent in a header"))?;
-    value.set_sensitive(true);
-    let request = client
-        .post(format!("{base_url}{path}"))
-        .header(HeaderName::from_static(name), value)
-        .header(ACCEPT_ENCODING, "gzip")
-        .json(&body);
-    Ok(match provider {
-        Provider::Anthropic => request.header("anthropic-version", anthropic::VERSION),
-        Provider::OpenAi | Provider::Gemini => request,
-    })
+/// A request that can be sent: exactly these bytes.
+pub(crate) struct WireRequest {
+    pub url: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
 }
 
-pub(crate) fn read(provider: Provider, body: &Value) -> Reply<'_> {
-    match provider {
-        Provider::OpenAi => openai::read(body),
-        Provider::Anthropic => anthropic::read(body),
-        Provider::Gemini => gemini::read(body),
+/// What a request says, apart from the prompt.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    model: &'a str,
+    prompt: Prompt<'a>,
+    parameters: &'a Parameters,
+    max_tokens: u32,
+    stream: bool,
+}
+
+/// Whom to ask.
+#[derive(Clone, Copy)]
+pub(crate) struct Addressee<'a> {
+    pub provider: Provider,
+    pub model: &'a str,
+    /// `None` for a server that takes none.
+    pub key: Option<&'a ApiKey>,
+}
+
+/// Writes the request to a model. The model's name is sent unchanged.
+pub(crate) fn write(
+    config: &CodegenConfig,
+    to: Addressee<'_>,
+    prompt: Prompt<'_>,
+    parameters: &Parameters,
+) -> Result<WireRequest, Fault> {
+    let unsendable = || Fault::new(FaultKind::Unusable, "the key cannot be sent in a header");
+    let Addressee { provider, model, key } = to;
+    let max_tokens = parameters.max_output_tokens.unwrap_or(config.max_output_tokens);
+    let wish = Wish { model, prompt, parameters, max_tokens, stream: config.stream };
+    let (path, body) = match config.api(provider) {
+        Api::Responses => ("responses".to_owned(), openai::body(wish)),
+        Api::Chat => ("chat/completions".to_owned(), chat::body(wish, provider)),
+        Api::Messages => ("messages".to_owned(), anthropic::body(wish)),
+        Api::GenerateContent if config.stream => {
+            (format!("models/{model}:streamGenerateContent?alt=sse"), gemini::body(wish))
+        }
+        Api::GenerateContent => (format!("models/{model}:generateContent"), gemini::body(wish)),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Events that are compressed together arrive together.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(if config.stream { "identity" } else { "gzip" }));
+    if let Some(key) = key {
+        let (name, value) = match config.api(provider) {
+            Api::Responses | Api::Chat => ("authorization", format!("Bearer {}", key.expose())),
+            Api::Messages => ("x-api-key", key.expose().to_owned()),
+            Api::GenerateContent => ("x-goog-api-key", key.expose().to_owned()),
+        };
+        let mut value = HeaderValue::from_str(&value).map_err(|_| unsendable())?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(name), value);
     }
+    if config.api(provider) == Api::Messages {
+        headers.insert("anthropic-version", HeaderValue::from_static(anthropic::VERSION));
+    }
+    let base_url = config.base_url(provider).unwrap_or_default();
+    Ok(WireRequest { url: format!("{base_url}{path}"), headers, body: body.to_string().into_bytes() })
+}
+
+/// Reads a whole answer.
+pub(crate) fn read(api: Api, body: &Value) -> Reply<'_> {
+    match api {
+        Api::Responses => openai::read(body),
+        Api::Chat => chat::read(body),
+        Api::Messages => anthropic::read(body),
+        Api::GenerateContent => gemini::read(body),
+    }
+}
+
+/// Puts the events of a streamed answer together, to the body that the same answer has if it is not streamed.
+pub(crate) enum Assembly {
+    Responses(openai::Assembly),
+    Chat(chat::Assembly),
+    Messages(anthropic::Assembly),
+    GenerateContent(gemini::Assembly),
+}
+
+impl Assembly {
+    pub(crate) fn new(api: Api) -> Self {
+        match api {
+            Api::Responses => Self::Responses(openai::Assembly::default()),
+            Api::Chat => Self::Chat(chat::Assembly::default()),
+            Api::Messages => Self::Messages(anthropic::Assembly::default()),
+            Api::GenerateContent => Self::GenerateContent(gemini::Assembly::default()),
+        }
+    }
+
+    /// Adds an event. `Err` if it reports an error.
+    pub(crate) fn push(&mut self, event: Value) -> Result<(), Fault> {
+        match self {
+            Self::Responses(assembly) => assembly.push(event),
+            Self::Chat(assembly) => assembly.push(&event),
+            Self::Messages(assembly) => assembly.push(&event),
+            Self::GenerateContent(assembly) => assembly.push(event),
+        }
+    }
+
+    /// The event that ends a stream of chat completions. It is not JSON.
+    pub(crate) fn push_done(&mut self) {
+        if let Self::Chat(assembly) = self {
+            assembly.done = true;
+        }
+    }
+
+    /// Whether nothing more is expected. Gemini has no last event: its stream just ends.
+    pub(crate) fn is_complete(&self) -> bool {
+        match self {
+            Self::Responses(assembly) => assembly.response.is_some(),
+            Self::Chat(assembly) => assembly.done,
+            Self::Messages(assembly) => assembly.stopped,
+            Self::GenerateContent(_) => false,
+        }
+    }
+
+    /// The whole answer. `None` if its end is missing.
+    pub(crate) fn finish(self) -> Option<Value> {
+        match self {
+            Self::Responses(assembly) => assembly.response,
+            Self::Chat(assembly) => assembly.done.then(|| assembly.into_body()),
+            Self::Messages(assembly) => assembly.stopped.then(|| assembly.into_body()),
+            Self::GenerateContent(assembly) => assembly.into_body(),
+        }
+    }
+}
+
+/// Appends part of a streamed text.
+fn append(text: &mut String, part: &str) -> Result<(), Fault> {
+    if text.len() + part.len() > MAX_STREAMED_BYTES {
+        return Err(Fault::unusable(format!("the answer is longer than {MAX_STREAMED_BYTES} bytes")));
+    }
+    text.push_str(part);
+    Ok(())
+}
+
+/// Adds a member if there is a value.
+fn set(body: &mut Value, name: &str, value: Option<Value>) {
+    if let (Value::Object(members), Some(value)) = (body, value) {
+        members.insert(name.to_owned(), value);
+    }
+}
+
+/// The schema as OpenAI names it.
+fn named_schema(schema: &Value) -> Value {
+    json!({ "name": "answer", "schema": schema, "strict": true })
 }
 
 const UNREADABLE: &str = "the answer is unreadable";

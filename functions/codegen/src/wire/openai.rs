@@ -1,22 +1,52 @@
-//! OpenAI's Responses API. The chat completions API does not say why an answer is incomplete.
+//! OpenAI's Responses API.
 
 use serde_json::{Value, json};
 
-use super::{Reply, TOOL_CALL, UNREADABLE, list, stop_problem, text};
-use crate::ask::Prompt;
+use super::{Reply, TOOL_CALL, UNREADABLE, Wish, list, named_schema, set, stop_problem, text};
+use crate::fault::Fault;
 use crate::redact::allowed_word;
-use crate::usage::TokenUsage;
+use crate::usage;
 
 /// `store: false`: the provider must not keep the conversation.
-pub(super) fn body(model: &str, prompt: Prompt<'_>, max_tokens: u32) -> Value {
-    json!({
-        "model": model,
+pub(super) fn body(wish: Wish<'_>) -> Value {
+    let parameters = wish.parameters;
+    let mut body = json!({
+        "model": wish.model,
         "store": false,
-        "stream": false,
-        "instructions": prompt.instructions,
-        "input": [{ "role": "user", "content": prompt.message }],
-        "max_output_tokens": max_tokens,
-    })
+        "stream": wish.stream,
+        "instructions": wish.prompt.instructions,
+        "input": [{ "role": "user", "content": wish.prompt.message }],
+        "max_output_tokens": wish.max_tokens,
+    });
+    set(&mut body, "temperature", parameters.temperature.map(Value::from));
+    set(&mut body, "reasoning", parameters.reasoning_effort.map(|effort| json!({ "effort": effort })));
+    let format = parameters.json_schema.as_ref().map(|schema| {
+        let mut format = named_schema(schema);
+        set(&mut format, "type", Some("json_schema".into()));
+        json!({ "format": format })
+    });
+    set(&mut body, "text", format);
+    body
+}
+
+/// The last event of a stream has the whole answer.
+#[derive(Default)]
+pub(crate) struct Assembly {
+    pub response: Option<Value>,
+}
+
+impl Assembly {
+    pub(super) fn push(&mut self, mut event: Value) -> Result<(), Fault> {
+        match text(&event, "type") {
+            Some("response.completed" | "response.incomplete" | "response.failed") => {
+                self.response = event.get_mut("response").map(Value::take);
+                Ok(())
+            }
+            Some("error") => Err(Fault::in_stream(&event)),
+            None if event.get("error").is_some() => Err(Fault::in_stream(&event)),
+            _ => Ok(()),
+        }
+    }
 }
 
 pub(super) fn read(body: &Value) -> Reply<'_> {
@@ -29,7 +59,7 @@ pub(super) fn read(body: &Value) -> Reply<'_> {
             .filter_map(|part| text(part, "text"))
             .collect(),
         model: text(body, "model"),
-        usage: TokenUsage::openai(body.get("usage")),
+        usage: usage::responses(body.get("usage")),
         problem: problem(body, items)
             // A refusal has the status `completed` and is one of the parts.
             .or_else(|| {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use codegen::Provider;
+use codegen::{CodegenConfig, Provider};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
@@ -81,7 +81,8 @@ async fn gzip_is_read_and_other_encodings_are_rejected() {
     let body = gzip(openai("compressed").to_string().as_bytes(), 1);
     let fake =
         FakeProvider::start(vec![Reply::ok(&json!({})).with_header("content-encoding", "gzip").body(body, 1)]).await;
-    let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
+    let plain = CodegenConfig { stream: false, ..config(Some(&fake), None, None) };
+    let codegen = codegen(plain, &[Provider::OpenAi]);
     assert_eq!(generate(&codegen, topic()).await.text, "compressed");
     assert_eq!(fake.requests()[0].headers["accept-encoding"], "gzip");
     let (reason, ..) = failure_of(Reply::ok(&openai("x")).with_header("content-encoding", "br")).await;

@@ -33,6 +33,20 @@ async fn invalid_inputs_fail_for_good_with_the_path_of_the_problem() {
             "inputs.model: must not contain",
         ),
         (json!({ "prompt": "p", "modle": "gpt" }), "inputs.modle: is not a known field"),
+        (json!({ "prompt": "p", "name": "a", "filename": "b" }), "inputs.filename: is another name of name"),
+        (json!({ "prompt": "p", "artifacts": "x" }), "inputs.artifacts: must be a list of at most 20"),
+        (json!({ "prompt": "p", "artifacts": ["x"] }), "inputs.artifacts[0]: must be the id of an artifact"),
+        (json!({ "prompt": "p", "content_type": "text/html" }), "inputs.content_type: must be one of text/markdown"),
+        (json!({ "prompt": "p", "max_output_tokens": 0 }), "inputs.max_output_tokens: must be a whole number"),
+        (json!({ "prompt": "p", "temperature": 2.5 }), "inputs.temperature: must be a number from 0 to 2"),
+        (
+            json!({ "prompt": "p", "provider": "anthropic", "temperature": 1.5 }),
+            "inputs.temperature: cannot be expressed",
+        ),
+        (json!({ "prompt": "p", "reasoning_effort": "max" }), "inputs.reasoning_effort: must be low, medium or high"),
+        (json!({ "prompt": "p", "json_schema": [] }), "inputs.json_schema: must be a JSON schema"),
+        (json!({ "prompt": "p", "name": "a.md", "json_schema": { "type": "object" } }), "inputs.json_schema: needs"),
+        (json!({ "prompt": "p", "provider": "template" }), "inputs.provider: template is not allowed here"),
     ];
     for (inputs, expected) in cases {
         let (error, retryable, _) = failure(&codegen, inputs.clone()).await;
@@ -52,8 +66,11 @@ async fn every_problem_is_reported_at_once() {
 #[tokio::test]
 async fn null_counts_as_absent() {
     let codegen = codegen(CodegenConfig { allow_template: true, ..CodegenConfig::default() }, &[]);
-    let inputs = json!({ "topic": "t", "bullets": null, "prompt": null, "kind": null, "name": null, "provider": null, "model": null });
-    assert_eq!(generate(&codegen, inputs).await.name, "output.md");
+    let inputs = json!({ "topic": "t", "bullets": null, "prompt": null, "kind": null, "name": null, "provider": null, "model": null,
+                         "content_type": null, "temperature": null, "json_schema": null });
+    assert_eq!(generate(&codegen, inputs).await.name, "README.md");
+    assert_eq!(generate(&codegen, json!({ "prompt": "p" })).await.name, "output.md");
+    assert_eq!(generate(&codegen, json!({ "prompt": "p", "filename": "a.md" })).await.name, "a.md");
 }
 
 #[tokio::test]

@@ -7,10 +7,12 @@ use codegen::{Codegen, CodegenConfig, Provider, ProviderKeys};
 use serde_json::json;
 use shared::error::Error;
 
-use crate::support::{FakeProvider, Reply, anthropic, config, failure, gemini, generate, openai, openai_error, topic};
+use crate::support::{
+    FakeProvider, Lab, Reply, anthropic, config, failure, gemini, generate, openai, openai_error, topic,
+};
 
 /// A cached secret. It returns `cached` until a caller asks for keys read after an instant, then `now`.
-fn secret(config: CodegenConfig, cached: &'static str, now: &'static str) -> (Codegen, Arc<AtomicUsize>) {
+fn secret(config: CodegenConfig, cached: &'static str, now: &'static str) -> (Lab, Arc<AtomicUsize>) {
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = reads.clone();
     let keys = move |read_after: Option<_>| {
@@ -24,7 +26,7 @@ fn secret(config: CodegenConfig, cached: &'static str, now: &'static str) -> (Co
             ProviderKeys::from_secret(json)
         })
     };
-    (Codegen::new(config, keys).unwrap(), reads)
+    (Lab::new(Codegen::new(config, keys).unwrap()), reads)
 }
 
 #[tokio::test]
@@ -65,7 +67,7 @@ async fn replacing_the_key_ends_the_cooldown() {
             r#"{{"OPENAI_API_KEY":"{key}","ANTHROPIC_API_KEY":"a"}}"#
         )))
     });
-    let codegen = codegen.unwrap();
+    let codegen = Lab::new(codegen.unwrap());
     assert_eq!(generate(&codegen, topic()).await.provider, "anthropic");
     assert_eq!(generate(&codegen, topic()).await.provider, "openai");
     assert_eq!(first.requests()[1].headers["authorization"], "Bearer new");

@@ -1,12 +1,18 @@
-//! Codegen against fake providers: servers on real sockets that use the formats of the three providers.
+//! Codegen against fake providers: servers on real sockets that use the formats of the providers.
 
 mod bounds;
 mod cancel;
+mod chat;
 mod inputs;
 mod keys;
+mod ledger;
+mod matrix;
+mod money;
+mod parameters;
 mod routing;
 mod secrecy;
 mod storing;
+mod streams;
 mod support;
 mod template;
 mod wire;

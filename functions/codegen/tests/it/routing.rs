@@ -3,19 +3,21 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use codegen::{Codegen, CodegenConfig, Kind, Provider, ProviderKeys, default_order};
+
 use serde_json::json;
 use shared::domain::Verdict;
+use shared::domain::model_call::Because;
+use shared::domain::model_policy::ModelPolicy;
 use shared::error::Error;
-use shared::worker::Ownership;
 
 use crate::support::{
-    FakeProvider, Reply, anthropic, codegen, config, failure, gemini, generate, openai, openai_error, topic,
+    FakeProvider, Lab, Reply, anthropic, codegen, config, failure, gemini, generate, openai, openai_error, topic,
 };
 
 const TWO: [Provider; 2] = [Provider::OpenAi, Provider::Anthropic];
 
 /// OpenAI, which is asked first, sends these replies. Anthropic works.
-async fn openai_then_anthropic(replies: Vec<Reply>) -> (FakeProvider, FakeProvider, Codegen) {
+async fn openai_then_anthropic(replies: Vec<Reply>) -> (FakeProvider, FakeProvider, Lab) {
     let first = FakeProvider::start(replies).await;
     let second = FakeProvider::start(vec![Reply::ok(&anthropic("from the second"))]).await;
     let codegen = codegen(config(Some(&first), Some(&second), None), &TWO);
@@ -31,8 +33,17 @@ async fn after_three_failures_the_router_falls_back_and_reports_the_reason() {
         let attempt = &made.metadata["attempts"][0];
         assert_eq!((&attempt["provider"], &attempt["kind"]), (&json!("openai"), &json!("transient")));
         assert_eq!((&attempt["status"], &attempt["tries"]), (&json!(status), &json!(3)));
-        let from = &made.events[0].payload["fallback_from"][0];
-        assert_eq!(from["reason"], json!(format!("{status} server_error")));
+        let starts = codegen.ledger.starts();
+        let reason = format!("{status} server_error");
+        let (provider, model) = ("openai".to_owned(), "gpt-6-luna".to_owned());
+        let kind = "transient".to_owned();
+        let expected = [
+            Because::First,
+            Because::Retry { kind: kind.clone(), reason: reason.clone() },
+            Because::Retry { kind: kind.clone(), reason: reason.clone() },
+            Because::Fallback { provider, model, kind, reason },
+        ];
+        assert!(starts.iter().map(|start| &start.because).eq(&expected), "{starts:?}");
     }
 }
 
@@ -144,7 +155,7 @@ async fn a_hanging_provider_leaves_time_for_the_next_one() {
     let hanging = Reply::ok(&openai("late")).after(Duration::from_mins(1));
     let (first, _, codegen) = openai_then_anthropic(vec![hanging]).await;
     let started = Instant::now();
-    let made = codegen.generate(&topic(), Duration::from_secs(2), &Ownership::certain()).await.unwrap();
+    let made = codegen.run(topic(), Duration::from_secs(2)).await.unwrap();
     assert_eq!((made.provider, first.calls()), ("anthropic", 1));
     assert!(started.elapsed() < Duration::from_secs(2));
 }
@@ -153,7 +164,7 @@ async fn a_hanging_provider_leaves_time_for_the_next_one() {
 async fn a_step_with_little_time_does_not_put_a_healthy_provider_into_cooldown() {
     let slow = Reply::ok(&openai("late")).after(Duration::from_mins(1));
     let (first, _, codegen) = openai_then_anthropic(vec![slow, Reply::ok(&openai("x"))]).await;
-    let short_step = codegen.generate(&topic(), Duration::from_millis(400), &Ownership::certain()).await;
+    let short_step = codegen.run(topic(), Duration::from_millis(400)).await;
     assert_eq!(short_step.unwrap().provider, "anthropic");
     assert_eq!((generate(&codegen, topic()).await.provider, first.calls()), ("openai", 2));
 }
@@ -200,7 +211,7 @@ async fn a_step_never_exceeds_its_timeout() {
     let all = config(Some(&fake), Some(&fake), Some(&fake));
     let codegen = codegen(all, &Provider::ALL);
     let started = Instant::now();
-    let outcome = codegen.generate(&topic(), Duration::from_secs(1), &Ownership::certain()).await.unwrap_err();
+    let outcome = codegen.run(topic(), Duration::from_secs(1)).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_millis(1300));
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
 }
@@ -219,6 +230,23 @@ async fn when_all_fail_every_reason_is_reported_and_one_transient_failure_makes_
     }
     let (_, retryable, _) = failure(&codegen(config(Some(&broke), Some(&broke), None), &TWO), topic()).await;
     assert!(!retryable);
+}
+
+#[tokio::test]
+async fn a_cooldown_that_another_worker_recorded_is_respected_and_ends_with_a_success() {
+    let (first, second, lab) = openai_then_anthropic(vec![Reply::ok(&openai("x"))]).await;
+    generate(&lab, topic()).await;
+    let deployment = lab.ledger.starts()[0].deployment.clone();
+    lab.ledger.cool(&deployment, "transient", Duration::from_secs(15));
+    let made = generate(&lab, topic()).await;
+    assert_eq!((made.provider, first.calls(), second.calls()), ("anthropic", 1, 1));
+    assert_eq!(made.metadata["attempts"][0]["reason"], json!("cooling down after: a reason"));
+    let because = lab.ledger.starts().pop().unwrap().because;
+    let Because::Fallback { provider, kind, .. } = because else { panic!("{because:?}") };
+    assert_eq!((provider.as_str(), kind.as_str()), ("openai", "transient"));
+    // Asked by name, it is asked anyway.
+    generate(&lab, json!({ "prompt": "p", "provider": "openai" })).await;
+    assert!(first.calls() == 2 && lab.ledger.cooldowns().is_empty());
 }
 
 #[tokio::test]
@@ -248,25 +276,83 @@ async fn only_the_named_provider_is_asked() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_not_in_the_order_is_never_asked() {
-    let fake = FakeProvider::start(vec![Reply::ok(&gemini("x"))]).await;
-    let order = Some(vec![Provider::Gemini, Provider::OpenAi]);
-    let codegen = codegen(CodegenConfig { order, ..config(Some(&fake), Some(&fake), Some(&fake)) }, &Provider::ALL);
-    assert_eq!(generate(&codegen, topic()).await.provider, "gemini");
-    let (error, retryable, _) = failure(&codegen, json!({ "prompt": "p", "provider": "anthropic" })).await;
-    assert_eq!((error.code.as_str(), retryable, fake.calls()), ("invalid_inputs", false, 1));
+async fn the_step_overrides_the_policy_which_overrides_the_order_of_the_deployment() {
+    let fakes = [
+        FakeProvider::start(vec![Reply::ok(&openai("x"))]).await,
+        FakeProvider::start(vec![Reply::ok(&anthropic("x"))]).await,
+        FakeProvider::start(vec![Reply::ok(&gemini("x"))]).await,
+    ];
+    let order = Some(vec![Provider::OpenAi.into()]);
+    let all = CodegenConfig { order, ..config(Some(&fakes[0]), Some(&fakes[1]), Some(&fakes[2])) };
+    let lab = codegen(all, &Provider::ALL);
+    let asked = async |inputs| {
+        let made = generate(&lab, inputs).await;
+        (made.provider, made.metadata["chosen_by"].clone())
+    };
+    assert_eq!(asked(json!({ "prompt": "p" })).await, ("openai", json!("deployment")));
+    let order = |kind: &str| [(kind.to_owned(), vec!["anthropic".to_owned(), "openai".to_owned()])].into();
+    lab.ledger.set_policy(ModelPolicy { order: order("reasoning"), ..ModelPolicy::default() });
+    assert_eq!(asked(json!({ "prompt": "p" })).await, ("openai", json!("deployment")), "another kind");
+    assert_eq!(asked(json!({ "prompt": "p", "kind": "review" })).await, ("anthropic", json!("policy")));
+    let step = json!({ "prompt": "p", "kind": "reasoning", "provider": "gemini" });
+    assert_eq!(asked(step).await, ("gemini", json!("step")));
+}
+
+#[tokio::test]
+async fn a_model_that_the_policy_does_not_allow_is_never_asked() {
+    let (first, second, lab) = openai_then_anthropic(vec![Reply::ok(&openai("x"))]).await;
+    let allow = Some(vec!["anthropic".to_owned(), "openai/gpt-x".to_owned()]);
+    lab.ledger.set_policy(ModelPolicy { allow, ..ModelPolicy::default() });
+    let made = generate(&lab, topic()).await;
+    assert_eq!((made.provider, first.calls(), second.calls()), ("anthropic", 0, 1));
+    assert_eq!(made.metadata["attempts"][0]["kind"], json!("not_allowed"));
+    assert_eq!(lab.ledger.starts()[0].because, Because::First);
+    let (error, retryable, _) = failure(&lab, json!({ "prompt": "p", "provider": "openai" })).await;
+    assert_eq!((error.code.as_str(), retryable, first.calls()), ("model_not_allowed", false, 0));
+    generate(&lab, json!({ "prompt": "p", "model": "gpt-x" })).await;
+    assert_eq!(first.calls(), 1);
 }
 
 #[tokio::test]
 async fn without_an_order_the_kind_decides_which_provider_is_first() {
-    assert_eq!(default_order(Kind::Text)[0], Provider::OpenAi);
-    let fakes = [Reply::ok(&openai("x")), Reply::ok(&anthropic("x"))];
-    let (first, second) =
-        (FakeProvider::start(vec![fakes[0].clone()]).await, FakeProvider::start(vec![fakes[1].clone()]).await);
-    let codegen = codegen(CodegenConfig { order: None, ..config(Some(&first), Some(&second), None) }, &TWO);
-    for (kind, provider) in [("text", "openai"), ("code", "anthropic"), ("review", "anthropic")] {
-        assert_eq!(generate(&codegen, json!({ "prompt": "p", "kind": kind })).await.provider, provider);
+    let fakes = [
+        FakeProvider::start(vec![Reply::ok(&openai("x"))]).await,
+        FakeProvider::start(vec![Reply::ok(&anthropic("x"))]).await,
+        FakeProvider::start(vec![Reply::ok(&gemini("x"))]).await,
+    ];
+    let all = CodegenConfig { order: None, ..config(Some(&fakes[0]), Some(&fakes[1]), Some(&fakes[2])) };
+    let codegen = codegen(all, &Provider::ALL);
+    for (kind, older, default, provider) in [
+        ("codegen", "code", Kind::Codegen, "openai"),
+        ("reasoning", "review", Kind::Reasoning, "anthropic"),
+        ("docs", "text", Kind::Docs, "gemini"),
+    ] {
+        assert_eq!(default_order(default)[0].as_str(), provider);
+        for kind in [kind, older] {
+            let made = generate(&codegen, json!({ "prompt": "p", "kind": kind })).await;
+            assert_eq!((made.provider, &made.metadata["chosen_by"]), (provider, &json!("default")), "{kind}");
+        }
     }
+    assert_eq!(generate(&codegen, json!({ "prompt": "p" })).await.provider, "gemini", "documents by default");
+}
+
+#[tokio::test]
+async fn an_order_can_name_two_models_of_a_provider() {
+    let replies = vec![openai_error(404, "model_not_found"), Reply::ok(&openai("x"))];
+    let fake = FakeProvider::start(replies).await;
+    let order = |text| codegen::Target::parse_order(text).unwrap();
+    let both = CodegenConfig { order: order("openai/gpt-a,openai/gpt-b"), ..config(Some(&fake), None, None) };
+    let lab = codegen(both.clone(), &TWO);
+    assert_eq!(generate(&lab, topic()).await.metadata["model_requested"], json!("gpt-b"));
+    // Neither has credit: one account.
+    let broke = FakeProvider::start(vec![openai_error(402, "payment")]).await;
+    let url = Some(broke.url.clone());
+    let lab = codegen(
+        CodegenConfig { base_urls: codegen::PerProvider { openai: url, ..both.base_urls.clone() }, ..both },
+        &TWO,
+    );
+    let (error, ..) = failure(&lab, topic()).await;
+    assert_eq!((broke.calls(), error.details["attempts"][1]["tries"].clone()), (1, json!(0)));
 }
 
 #[tokio::test]
@@ -279,11 +365,11 @@ async fn an_unavailable_secret_store_is_retryable() {
                 Error::internal("broken", "x")
             })
         });
-        let (error, retryable, _) = failure(&codegen.unwrap(), topic()).await;
+        let (error, retryable, _) = failure(&Lab::new(codegen.unwrap()), topic()).await;
         assert_eq!((error.code.as_str(), retryable), ("keys_unavailable", expected));
     }
     let hanging =
         Codegen::new(CodegenConfig::default(), |_| std::future::pending::<Result<ProviderKeys, Error>>()).unwrap();
-    let outcome = hanging.generate(&topic(), Duration::from_millis(100), &Ownership::certain()).await.unwrap_err();
+    let outcome = Lab::new(hanging).run(topic(), Duration::from_millis(100)).await.unwrap_err();
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
 }

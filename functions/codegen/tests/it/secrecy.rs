@@ -7,15 +7,20 @@ use serde_json::json;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata};
 
-use crate::support::{FakeProvider, Reply, anthropic, config, failure, gemini, generate, openai, with};
+use crate::support::{FakeProvider, Lab, Reply, anthropic, config, failure, gemini, generate, openai, with};
 
 const KEY: &str = "canary-key";
 const SECRET: &str =
     r#"{"OPENAI_API_KEY":"canary-key","ANTHROPIC_API_KEY":"canary-key","GEMINI_API_KEY":"canary-key"}"#;
 
-fn with_canary_keys(fake: &FakeProvider) -> Codegen {
-    Codegen::new(config(Some(fake), Some(fake), Some(fake)), |_| std::future::ready(ProviderKeys::from_secret(SECRET)))
-        .unwrap()
+fn with_canary_keys(fake: &FakeProvider) -> Lab {
+    let keys = |_| std::future::ready(ProviderKeys::from_secret(SECRET));
+    Lab::new(Codegen::new(config(Some(fake), Some(fake), Some(fake)), keys).unwrap())
+}
+
+/// What the database is told.
+fn told(lab: &Lab) -> String {
+    format!("{:?} {:?}", lab.ledger.starts(), lab.ledger.ends())
 }
 
 #[tokio::test]
@@ -28,7 +33,7 @@ async fn an_echoed_key_or_prompt_is_not_shown() {
         let fake = FakeProvider::start(vec![reply]).await;
         let codegen = with_canary_keys(&fake);
         let (error, _, outcome) = failure(&codegen, json!({ "prompt": "canary-prompt" })).await;
-        let shown = format!("{error:?} {outcome:?} {codegen:?}");
+        let shown = format!("{error:?} {outcome:?} {:?} {}", codegen.codegen, told(&codegen));
         assert!(!shown.contains("canary"), "{shown}");
         assert!(
             fake.requests().iter().all(|seen| seen.body.to_string().contains("canary-prompt")),
@@ -69,8 +74,9 @@ async fn no_field_of_an_answer_shows_part_of_the_key_or_the_prompt() {
                 let fake = FakeProvider::start(vec![reply.clone()]).await;
                 let inputs = json!({ "prompt": "canary-prompt canary_prompt", "provider": provider });
                 // A reply in another provider's format is unreadable.
-                let (error, _, outcome) = failure(&with_canary_keys(&fake), inputs).await;
-                let shown = format!("{error:?} {outcome:?}");
+                let lab = with_canary_keys(&fake);
+                let (error, _, outcome) = failure(&lab, inputs).await;
+                let shown = format!("{error:?} {outcome:?} {}", told(&lab));
                 assert!(!shown.contains("nary") && !shown.contains("can.."), "{word}: {shown}");
             }
         }
@@ -87,10 +93,10 @@ async fn a_model_name_that_contains_the_key_or_the_prompt_is_not_shown() {
         ];
         for (provider, body) in bodies {
             let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
-            let made =
-                generate(&with_canary_keys(&fake), json!({ "prompt": "canary-prompt", "provider": provider })).await;
+            let lab = with_canary_keys(&fake);
+            let made = generate(&lab, json!({ "prompt": "canary-prompt", "provider": provider })).await;
             assert_eq!(made.model, "unknown", "{word}");
-            let shown = format!("{:?} {}", made.events, made.metadata);
+            let shown = format!("{} {}", told(&lab), made.metadata);
             assert!(!shown.contains("canary"), "{shown}");
         }
     }
@@ -99,10 +105,11 @@ async fn a_model_name_that_contains_the_key_or_the_prompt_is_not_shown() {
 #[tokio::test]
 async fn events_and_metadata_contain_no_prompt_text_or_key() {
     let fake = FakeProvider::start(vec![Reply::ok(&openai("canary-text"))]).await;
-    let made = generate(&with_canary_keys(&fake), json!({ "prompt": "canary-prompt" })).await;
+    let lab = with_canary_keys(&fake);
+    let made = generate(&lab, json!({ "prompt": "canary-prompt" })).await;
     assert_eq!(fake.requests()[0].headers["authorization"], format!("Bearer {KEY}"));
     assert!(made.text.contains("canary-text"));
-    let shown = format!("{:?} {}", made.events, made.metadata);
+    let shown = format!("{} {}", told(&lab), made.metadata);
     assert!(!shown.contains("canary"), "{shown}");
     let sha256_of_the_prompt = "74094a7203ad9f94c2268d2b76bfa27f6b857a1248a15bbec1dd94c6df2d67be";
     assert_eq!(made.metadata["prompt_sha256"], json!(sha256_of_the_prompt));
@@ -119,7 +126,7 @@ async fn logs_contain_no_prompt_text_or_key() {
     let fake = FakeProvider::start(vec![Reply::json(500, &echo), Reply::json(401, &echo), answer]).await;
     generate(&with_canary_keys(&fake), json!({ "prompt": "canary-prompt" })).await;
     let lines = logs.0.lock().unwrap().join("\n");
-    assert!(lines.contains("retrying") && lines.contains("no usable answer from the provider"), "{lines}");
+    assert!(lines.contains("retrying") && lines.contains("no usable answer from the model"), "{lines}");
     assert!(!lines.contains("canary"), "{lines}");
 }
 

@@ -1,16 +1,14 @@
 //! Whole steps: ask, store, report. A fake server stands in for S3.
 
-use std::time::Duration;
-
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use codegen::{Codegen, CodegenConfig, Provider};
+use codegen::{CodegenConfig, MAX_MATERIAL_BYTES, Provider};
 use serde_json::{Value, json};
-use shared::domain::{Outcome, RunId, StepId, TenantId, Verdict};
+use sha2::Digest;
+use shared::domain::{ArtifactId, ArtifactRef, Outcome, Verdict};
 use shared::storage::Storage;
-use shared::worker::{ClaimedStep, Handler};
-use uuid::Uuid;
+use shared::worker::Handler;
 
-use crate::support::{FakeProvider, Reply, codegen, config, openai};
+use crate::support::{FakeProvider, Lab, Reply, codegen, config, openai, step};
 
 fn storage(s3: &FakeProvider) -> Storage {
     let config = aws_sdk_s3::Config::builder()
@@ -24,34 +22,12 @@ fn storage(s3: &FakeProvider) -> Storage {
     Storage::new(aws_sdk_s3::Client::from_conf(config), "bucket")
 }
 
-fn step(inputs: Value) -> ClaimedStep {
-    ClaimedStep {
-        tenant_id: TenantId("local".into()),
-        run_id: RunId(Uuid::nil()),
-        step_id: StepId(Uuid::nil()),
-        name: "write".into(),
-        tool: "codegen".into(),
-        attempt: 1,
-        inputs,
-        goal: String::new(),
-        workspace: None,
-        base_origin: None,
-        artifacts: std::collections::BTreeMap::new(),
-        timeout: Duration::from_secs(20),
-        timeout_s: None,
-        policy: shared::domain::Policy::default(),
-        decisions: Vec::new(),
-        models: Default::default(),
-        repair: None,
-    }
-}
-
-async fn handle(codegen: &Codegen, s3: &FakeProvider, inputs: Value) -> Outcome {
+async fn handle(lab: &Lab, s3: &FakeProvider, inputs: Value) -> Outcome {
     let step = step(inputs);
-    codegen.handle(&step, &storage(s3).for_step(&step)).await
+    lab.codegen.handle_with_models(&step, &storage(s3).for_step(&step), &lab.ledger.calls()).await
 }
 
-async fn codegen_that_writes(text: &str) -> (FakeProvider, Codegen) {
+async fn codegen_that_writes(text: &str) -> (FakeProvider, Lab) {
     let fake = FakeProvider::start(vec![Reply::ok(&openai(text))]).await;
     let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
     (fake, codegen)
@@ -71,7 +47,6 @@ async fn the_outputs_refer_to_the_artifact_and_contain_only_a_small_text() {
         assert_eq!(outputs.contains_key("text"), included);
         assert_eq!((artifact.kind.as_str(), artifact.size_bytes), ("text", length as u64));
         assert!(s3.requests().last().unwrap().path.ends_with("/a.md") && artifact.uri.ends_with("/a.md"));
-        assert_eq!(outcome.events.len(), 1);
     }
 }
 
@@ -89,11 +64,50 @@ async fn a_text_that_exceeds_the_outputs_limit_is_omitted() {
 }
 
 #[tokio::test]
-async fn tokens_are_reported_even_if_the_text_could_not_be_stored() {
+async fn tokens_are_settled_even_if_the_text_could_not_be_stored() {
     let s3 = FakeProvider::start(vec![Reply::json(503, &json!({}))]).await;
     let (_, codegen) = codegen_that_writes("x").await;
     let outcome = handle(&codegen, &s3, json!({ "prompt": "p" })).await;
     assert!(matches!(outcome.verdict, Verdict::Failed { retryable: true, .. }));
-    assert_eq!(outcome.events[0].payload["output_tokens"], json!(30));
+    assert_eq!(codegen.ledger.ends()[0].usage.unwrap().output_tokens, Some(30));
     assert!(outcome.artifacts.is_empty());
+}
+
+/// A step that hands on an artifact with these bytes. The server answers every read with them.
+async fn handle_artifact(lab: &Lab, bytes: &[u8], size_bytes: u64) -> Outcome {
+    let reply = Reply::ok(&json!({})).with_header("content-type", "text/plain").body(bytes, 1);
+    let s3 = FakeProvider::start(vec![reply]).await;
+    let id = ArtifactId(uuid::Uuid::from_u128(7));
+    let hash = shared::domain::digest::hex(&sha2::Sha256::digest(bytes));
+    let uri = "s3://bucket/tenants/local/x".to_owned();
+    let artifact = ArtifactRef { id, uri, hash, size_bytes, media_type: "text/plain; charset=utf-8".to_owned() };
+    let mut step = step(json!({ "prompt": "Summarise it.", "artifacts": [id] }));
+    step.artifacts.insert(id, artifact);
+    lab.codegen.handle_with_models(&step, &storage(&s3).for_step(&step), &lab.ledger.calls()).await
+}
+
+#[tokio::test]
+async fn a_long_text_of_another_step_is_handed_on_as_an_artifact() {
+    let (fake, lab) = codegen_that_writes("a summary").await;
+    let text = "line\n".repeat(60_000);
+    let outcome = handle_artifact(&lab, text.as_bytes(), text.len() as u64).await;
+    assert!(matches!(outcome.verdict, Verdict::Succeeded(_)), "{outcome:?}");
+    let sent = fake.requests()[0].body["input"][0]["content"].as_str().unwrap().to_owned();
+    assert!(sent.starts_with("Summarise it.\nMaterial 1: an artifact of type text/plain.") && sent.contains(&text));
+    let [made] = outcome.artifacts.as_slice() else { panic!("one artifact") };
+    assert_eq!(made.made_from, [ArtifactId(uuid::Uuid::from_u128(7))]);
+    assert_eq!(made.metadata["materials"][0]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[tokio::test]
+async fn an_artifact_that_is_no_text_or_too_large_is_refused_before_any_request() {
+    for (bytes, size_bytes, reason) in
+        [(&b"\xff\xfe"[..], 2, "is not UTF-8 text"), (b"x", MAX_MATERIAL_BYTES + 1, "may have at most 524288 bytes")]
+    {
+        let (fake, lab) = codegen_that_writes("x").await;
+        let outcome = handle_artifact(&lab, bytes, size_bytes).await;
+        let Verdict::Failed { error, retryable: false, .. } = outcome.verdict else { panic!("a failure") };
+        assert!(error.message.contains(reason), "{}", error.message);
+        assert_eq!((error.code.as_str(), fake.calls()), ("invalid_inputs", 0));
+    }
 }

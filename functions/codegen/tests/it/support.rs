@@ -1,4 +1,4 @@
-//! FakeProvider providers with scripted replies, and the bodies that real providers send.
+//! Fake providers with scripted replies, a fake ledger of model calls, and the bodies that real providers send.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +11,12 @@ use axum::http::{HeaderMap, Request, Response};
 use codegen::{Codegen, CodegenConfig, Generated, PerProvider, Provider, ProviderKeys};
 use futures::StreamExt;
 use serde_json::{Value, json};
-use shared::domain::{Outcome, StepError, Verdict};
-use shared::worker::Ownership;
+use shared::domain::{ModelTerms, Outcome, RunId, StepError, StepId, TenantId, Verdict};
+use shared::worker::ClaimedStep;
+use tokio::io::AsyncReadExt;
+use uuid::Uuid;
+
+use crate::ledger::Ledger;
 
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -25,14 +29,26 @@ pub struct Reply {
     /// How often to send the body in one answer. More than once means chunked encoding.
     pub times: usize,
     pub delay: Duration,
+    /// After the body the connection breaks, or nothing more is sent.
+    pub end: End,
+}
+
+/// What follows a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Whole,
+    Breaks,
+    Hangs,
 }
 
 /// A request that a fake provider received.
 #[derive(Clone, Debug)]
 pub struct ReceivedRequest {
     pub path: String,
+    pub query: String,
     pub headers: HeaderMap,
     pub body: Value,
+    pub body_bytes: usize,
 }
 
 /// A server that sends its replies in order and repeats the last one.
@@ -52,7 +68,7 @@ struct Script {
 impl Reply {
     pub fn json(status: u16, body: &Value) -> Self {
         let headers = vec![("content-type", "application/json".to_owned())];
-        Self { status, headers, body: body.to_string().into_bytes(), times: 1, delay: Duration::ZERO }
+        Self { status, headers, body: body.to_string().into_bytes(), times: 1, delay: Duration::ZERO, end: End::Whole }
     }
 
     pub fn ok(body: &Value) -> Self {
@@ -72,13 +88,53 @@ impl Reply {
         self
     }
 
+    /// A streamed answer with these events.
+    pub fn events(events: &[Value]) -> Self {
+        let body: String = events.iter().map(event).collect();
+        Self::ok(&Value::Null).with_header("content-type", "text/event-stream").body(body, 1)
+    }
+
+    pub fn ends(mut self, end: End) -> Self {
+        self.end = end;
+        self
+    }
+
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 }
 
+/// An event as providers write it. A text is not JSON, such as `[DONE]`.
+pub fn event(data: &Value) -> String {
+    let name = data.get("type").and_then(Value::as_str).map(|name| format!("event: {name}\n")).unwrap_or_default();
+    match data {
+        Value::String(text) => format!("data: {text}\n\n"),
+        data => format!("{name}data: {data}\n\n"),
+    }
+}
+
 impl FakeProvider {
+    /// A server that reads a request and closes the connection.
+    pub async fn closing() -> Self {
+        let (requests, sent): (Arc<Mutex<Vec<ReceivedRequest>>>, _) = (Arc::default(), Arc::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let seen = Arc::clone(&requests);
+        tokio::spawn(async move {
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut start = [0; 64 * 1024];
+                if connection.read(&mut start).await.is_ok_and(|read| read > 0) {
+                    let (path, query, headers) = (String::new(), String::new(), HeaderMap::new());
+                    let request = ReceivedRequest { path, query, headers, body: Value::Null, body_bytes: 0 };
+                    seen.lock().unwrap().push(request);
+                }
+            }
+        });
+        Self { url, requests, sent }
+    }
+
     pub async fn start(replies: Vec<Reply>) -> Self {
         let (requests, sent) = (Arc::default(), Arc::default());
         let script = Script { replies, requests: Arc::clone(&requests), sent: Arc::clone(&sent) };
@@ -109,7 +165,8 @@ async fn answer(State(script): State<Script>, request: Request<Body>) -> Respons
     let reply = {
         let mut requests = script.requests.lock().unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        requests.push(ReceivedRequest { path: parts.uri.path().to_owned(), headers: parts.headers, body });
+        let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
+        requests.push(ReceivedRequest { path, query, headers: parts.headers, body, body_bytes: bytes.len() });
         script.replies[(requests.len() - 1).min(script.replies.len() - 1)].clone()
     };
     tokio::time::sleep(reply.delay).await;
@@ -119,6 +176,20 @@ async fn answer(State(script): State<Script>, request: Request<Body>) -> Respons
     }
     let (body, sent) = (axum::body::Bytes::from(reply.body), script.sent);
     sent.fetch_add(body.len(), Ordering::SeqCst);
+    if reply.end != End::Whole {
+        let end = futures::stream::once(async move {
+            match reply.end {
+                End::Hangs => std::future::pending().await,
+                _ => Err::<axum::body::Bytes, _>(std::io::Error::other("the script ends here")),
+            }
+        });
+        // The body is sent before the end is reached.
+        let start = futures::stream::iter([Ok(body)]).chain(futures::stream::once(async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(axum::body::Bytes::new())
+        }));
+        return response.body(Body::from_stream(start.chain(end))).unwrap();
+    }
     if reply.times == 1 {
         return response.body(Body::from(body)).unwrap();
     }
@@ -138,34 +209,80 @@ pub fn config(
     let url = |fake: Option<&FakeProvider>| {
         Some(fake.map_or_else(|| "http://127.0.0.1:9/v1".to_owned(), |fake| fake.url.clone()))
     };
+    let base_urls =
+        PerProvider { openai: url(openai), anthropic: url(anthropic), gemini: url(gemini), compatible: None };
     CodegenConfig {
-        order: Some(Provider::ALL.to_vec()),
-        base_urls: PerProvider { openai: url(openai), anthropic: url(anthropic), gemini: url(gemini) },
+        order: Some([Provider::OpenAi, Provider::Anthropic, Provider::Gemini].map(Into::into).to_vec()),
+        base_urls,
         backoff: Duration::from_millis(1),
         request_timeout: Duration::from_secs(5),
         ..CodegenConfig::default()
     }
 }
 
-/// Codegen with keys for the named providers: `key-openai` and so on.
-pub fn codegen(config: CodegenConfig, providers: &[Provider]) -> Codegen {
+/// Codegen, and a ledger instead of the database.
+pub struct Lab {
+    pub codegen: Codegen,
+    pub ledger: Ledger,
+}
+
+/// A lab with keys for the named providers: `key-openai` and so on.
+pub fn codegen(config: CodegenConfig, providers: &[Provider]) -> Lab {
     let members: serde_json::Map<_, _> =
         providers.iter().map(|provider| (provider.key_name().to_owned(), json!(format!("key-{provider}")))).collect();
     let secret = Value::Object(members).to_string();
-    Codegen::new(config, move |_| std::future::ready(ProviderKeys::from_secret(&secret))).unwrap()
+    Lab::new(Codegen::new(config, move |_| std::future::ready(ProviderKeys::from_secret(&secret))).unwrap())
+}
+
+impl Lab {
+    pub fn new(codegen: Codegen) -> Self {
+        Self { codegen, ledger: Ledger::default() }
+    }
+
+    /// Generates, with the ledger's terms. Every request that is started is ended.
+    pub async fn run(&self, inputs: Value, timeout: Duration) -> Result<Generated, Box<Outcome>> {
+        let mut step = step(inputs);
+        // A tenth is reserved for storing.
+        step.timeout = timeout.mul_f64(1.0 / 0.9);
+        step.models = self.ledger.terms();
+        let made = self.codegen.generate(&step, None, &self.ledger.calls()).await;
+        self.ledger.assert_settled();
+        made
+    }
+}
+
+pub fn step(inputs: Value) -> ClaimedStep {
+    ClaimedStep {
+        tenant_id: TenantId("local".into()),
+        run_id: RunId(Uuid::nil()),
+        step_id: StepId(Uuid::nil()),
+        name: "write".into(),
+        tool: "codegen".into(),
+        attempt: 1,
+        inputs,
+        goal: String::new(),
+        workspace: None,
+        base_origin: None,
+        artifacts: std::collections::BTreeMap::new(),
+        timeout: TIMEOUT,
+        timeout_s: None,
+        policy: shared::domain::Policy::default(),
+        decisions: Vec::new(),
+        models: ModelTerms::default(),
+    }
 }
 
 pub fn topic() -> Value {
     json!({ "topic": "Gates", "bullets": ["why", "how"] })
 }
 
-pub async fn generate(codegen: &Codegen, inputs: Value) -> Generated {
-    codegen.generate(&inputs, TIMEOUT, &Ownership::certain()).await.unwrap_or_else(|outcome| panic!("{outcome:?}"))
+pub async fn generate(lab: &Lab, inputs: Value) -> Generated {
+    lab.run(inputs, TIMEOUT).await.unwrap_or_else(|outcome| panic!("{outcome:?}"))
 }
 
 /// Generates, and must fail. Returns the error, whether it is retryable, and the outcome.
-pub async fn failure(codegen: &Codegen, inputs: Value) -> (StepError, bool, Outcome) {
-    let outcome = *codegen.generate(&inputs, TIMEOUT, &Ownership::certain()).await.unwrap_err();
+pub async fn failure(lab: &Lab, inputs: Value) -> (StepError, bool, Outcome) {
+    let outcome = *lab.run(inputs, TIMEOUT).await.unwrap_err();
     match &outcome.verdict {
         Verdict::Failed { error, retryable, .. } => (error.clone(), *retryable, outcome),
         other => panic!("{other:?}"),
@@ -200,6 +317,16 @@ pub fn gemini(text: &str) -> Value {
         "usageMetadata": { "promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 18,
                            "thoughtsTokenCount": 12, "totalTokenCount": 130 },
         "modelVersion": "gemini-3.8-flash-001",
+    })
+}
+
+pub fn chat(text: &str) -> Value {
+    json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "model": "qwen3-max-2026",
+        "choices": [{ "index": 0, "finish_reason": "stop",
+                      "message": { "role": "assistant", "content": text, "refusal": null, "tool_calls": [] } }],
+        "usage": { "prompt_tokens": 100, "prompt_tokens_details": { "cached_tokens": 40 },
+                   "completion_tokens": 30, "completion_tokens_details": { "reasoning_tokens": 12 }, "total_tokens": 130 },
     })
 }
 

@@ -4,7 +4,7 @@ use codegen::{Codegen, CodegenConfig, Provider};
 use serde_json::{Value, json};
 use shared::error::Error;
 
-use crate::support::{codegen, failure, generate, topic};
+use crate::support::{Lab, codegen, failure, generate, topic};
 
 fn with_template() -> CodegenConfig {
     CodegenConfig { allow_template: true, ..CodegenConfig::default() }
@@ -22,9 +22,9 @@ async fn without_a_key_the_step_fails_unless_the_template_is_allowed() {
 #[tokio::test]
 async fn an_absent_secret_means_no_keys() {
     let absent = |_| std::future::ready(Err(Error::NotFound("the secret".into())));
-    let (error, ..) = failure(&Codegen::new(CodegenConfig::default(), absent).unwrap(), topic()).await;
+    let (error, ..) = failure(&Lab::new(Codegen::new(CodegenConfig::default(), absent).unwrap()), topic()).await;
     assert_eq!(error.code, "no_provider");
-    assert_eq!(generate(&Codegen::new(with_template(), absent).unwrap(), topic()).await.provider, "template");
+    assert_eq!(generate(&Lab::new(Codegen::new(with_template(), absent).unwrap()), topic()).await.provider, "template");
 }
 
 #[tokio::test]
@@ -48,4 +48,11 @@ async fn the_template_never_replaces_a_provider_whose_key_is_missing() {
     let (error, ..) = failure(&codegen, json!({ "prompt": "p", "provider": "openai" })).await;
     assert_eq!(error.code, "no_provider");
     assert!(error.message.contains("OPENAI_API_KEY") && !error.message.contains("GEMINI"));
+}
+
+#[tokio::test]
+async fn a_step_can_ask_for_the_template_where_it_is_allowed() {
+    let lab = codegen(with_template(), &Provider::ALL);
+    assert_eq!(generate(&lab, json!({ "topic": "t", "provider": "template" })).await.provider, "template");
+    assert!(lab.ledger.starts().is_empty(), "it costs nothing");
 }

@@ -36,7 +36,10 @@ async fn gemini_gets_a_generate_content_request_with_the_key_in_a_header() {
     let made = generate(&codegen(config(None, None, Some(&fake)), &[Provider::Gemini]), topic()).await;
     assert_eq!((made.text.as_str(), made.model.as_str()), ("a text", "gemini-3.8-flash-001"));
     let seen = &fake.requests()[0];
-    assert_eq!(seen.path, "/v1/models/gemini-3.8-flash:generateContent");
+    assert_eq!(
+        (seen.path.as_str(), seen.query.as_str()),
+        ("/v1/models/gemini-3.8-flash:streamGenerateContent", "alt=sse")
+    );
     assert_eq!(seen.headers["x-goog-api-key"], "key-gemini");
 }
 
@@ -53,11 +56,10 @@ async fn token_counts_mean_the_same_for_every_provider() {
         (Provider::Gemini, c, tokens(0, 12)),
     ] {
         let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
-        let made = generate(&codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]), topic()).await;
+        let lab = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
+        let made = generate(&lab, topic()).await;
         assert_eq!(made.metadata["tokens"], expected, "{provider}");
-        for (name, count) in expected.as_object().unwrap() {
-            assert_eq!(made.events[0].payload[name], *count, "{provider} {name}");
-        }
+        assert_eq!(json!(lab.ledger.ends()[0].usage), expected, "{provider}");
     }
 }
 
@@ -113,14 +115,14 @@ async fn an_incomplete_refused_or_blocked_answer_with_status_200_is_unusable() {
 async fn the_model_name_is_sent_unchanged() {
     for model in ["qwen3-max", "o5-low", "gpt-6-luna-high", "claude-x-minimal", "some-zero"] {
         let all = [Reply::ok(&openai("x")), Reply::ok(&anthropic("x")), Reply::ok(&gemini("x"))];
-        for (provider, reply) in Provider::ALL.into_iter().zip(all) {
+        for (provider, reply) in [Provider::OpenAi, Provider::Anthropic, Provider::Gemini].into_iter().zip(all) {
             let fake = FakeProvider::start(vec![reply]).await;
             let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
             let made = generate(&codegen, json!({ "prompt": "p", "provider": provider, "model": model })).await;
             assert_eq!(made.metadata["model_requested"], json!(model));
             let seen = &fake.requests()[0];
             match provider {
-                Provider::Gemini => assert_eq!(seen.path, format!("/v1/models/{model}:generateContent")),
+                Provider::Gemini => assert_eq!(seen.path, format!("/v1/models/{model}:streamGenerateContent")),
                 _ => assert_eq!(seen.body["model"], json!(model)),
             }
             assert!(seen.body.get("reasoning").is_none() && seen.body.get("output_config").is_none(), "{}", seen.body);
@@ -139,7 +141,7 @@ async fn an_answer_with_nul_is_unusable_and_its_tokens_count() {
         let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
         let (error, retryable, outcome) = failure(&codegen, json!({ "prompt": "p", "provider": provider })).await;
         assert!(error.message.contains("the answer contains the character NUL") && !retryable, "{}", error.message);
-        assert_eq!(outcome.events[0].payload["output_tokens"], json!(30));
+        assert_eq!(codegen.ledger.ends()[0].usage.unwrap().output_tokens, Some(30));
         assert!(!format!("{outcome:?}").contains("\\0"));
     }
 }
@@ -160,9 +162,9 @@ async fn an_answer_with_a_tool_call_next_to_its_text_is_unusable() {
     ] {
         let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
         let codegen = codegen(config(Some(&fake), Some(&fake), Some(&fake)), &[provider]);
-        let (error, _, outcome) = failure(&codegen, json!({ "prompt": "p", "provider": provider })).await;
+        let (error, ..) = failure(&codegen, json!({ "prompt": "p", "provider": provider })).await;
         assert!(error.message.contains("the model asked for a tool call"), "{}", error.message);
-        assert_eq!(outcome.events[0].payload["input_tokens"], json!(100), "{provider}");
+        assert_eq!(codegen.ledger.ends()[0].usage.unwrap().input_tokens, Some(100), "{provider}");
     }
 }
 
@@ -187,10 +189,10 @@ async fn the_tokens_of_a_blocked_prompt_are_reported() {
     let blocked = json!({ "promptFeedback": { "blockReason": "SAFETY" }, "usageMetadata": { "promptTokenCount": 7 } });
     let fake = FakeProvider::start(vec![Reply::ok(&blocked)]).await;
     let codegen = codegen(config(None, None, Some(&fake)), &[Provider::Gemini]);
-    let (error, _, outcome) = failure(&codegen, topic()).await;
+    let (error, ..) = failure(&codegen, topic()).await;
     assert!(error.message.contains("the prompt was blocked: SAFETY"), "{}", error.message);
-    assert_eq!(outcome.events[0].payload["input_tokens"], json!(7));
-    assert_eq!(outcome.events[0].payload["output_tokens"], Value::Null);
+    let usage = codegen.ledger.ends()[0].usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (Some(7), None));
 }
 
 #[tokio::test]
@@ -218,11 +220,11 @@ async fn the_tokens_of_an_unusable_answer_are_reported() {
     let (first, second) =
         (FakeProvider::start(vec![Reply::ok(&half)]).await, FakeProvider::start(vec![Reply::ok(&gemini("x"))]).await);
     let codegen = codegen(config(None, Some(&first), Some(&second)), &[Provider::Anthropic, Provider::Gemini]);
-    let made = generate(&codegen, topic()).await;
-    let reported: Vec<_> =
-        made.events.iter().map(|event| (&event.payload["provider"], &event.payload["usable"])).collect();
-    assert_eq!(reported, [(&json!("anthropic"), &json!(false)), (&json!("gemini"), &json!(true))]);
-    assert_eq!(made.events[0].payload["output_tokens"], json!(30));
+    generate(&codegen, topic()).await;
+    let ends = codegen.ledger.ends();
+    let providers: Vec<_> = codegen.ledger.starts().iter().map(|start| start.provider.clone()).collect();
+    assert_eq!((providers, ends[0].usable, ends[1].usable), (vec!["anthropic".into(), "gemini".into()], false, true));
+    assert_eq!(ends[0].usage.unwrap().output_tokens, Some(30));
 }
 
 #[tokio::test]

@@ -1,0 +1,75 @@
+//! Texts that a request hands to the model beside its prompt, such as artifacts of earlier steps.
+
+use serde_json::{Value, json};
+use shared::domain::{ArtifactId, ArtifactRef, Outcome, Problem, StepError};
+use shared::error::Error;
+use shared::storage::StepStore;
+use shared::telemetry;
+use shared::worker::ClaimedStep;
+
+use crate::inputs::Request;
+
+/// All materials of a request together.
+pub const MAX_MATERIAL_BYTES: u64 = 512 * 1024;
+
+/// A text that the model reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Material {
+    /// What it is, in a few words.
+    pub title: String,
+    pub artifact: ArtifactRef,
+    pub text: String,
+}
+
+impl Material {
+    /// As metadata name it.
+    pub(crate) fn describe(&self) -> Value {
+        json!({ "artifact_id": self.artifact.id, "sha256": self.artifact.hash })
+    }
+}
+
+/// Reads the artifacts that the inputs name, in their order. `Err` is the outcome if one of them is no text, or all are too large.
+pub(crate) async fn read(
+    step: &ClaimedStep,
+    request: &Request,
+    store: &StepStore,
+) -> Result<Vec<Material>, Box<Outcome>> {
+    let mut left = MAX_MATERIAL_BYTES;
+    let mut materials = Vec::new();
+    for (at, id) in request.artifacts.iter().enumerate() {
+        let path = format!("inputs.artifacts[{at}]");
+        let artifact = step.artifacts.get(id).ok_or_else(|| invalid(&path, "no artifact has this id"))?;
+        if artifact.size_bytes > left {
+            let message = format!("all artifacts together may have at most {MAX_MATERIAL_BYTES} bytes");
+            return Err(invalid(&path, &message));
+        }
+        let bytes = store.get(artifact, left).await.map_err(|error| unreadable(&error))?;
+        left -= artifact.size_bytes;
+        let text = String::from_utf8(bytes).map_err(|_| invalid(&path, "is not UTF-8 text"))?;
+        let media_type = artifact.media_type.split(';').next().unwrap_or_default().trim();
+        let title = format!("an artifact of type {media_type}");
+        materials.push(Material { title, artifact: artifact.clone(), text });
+    }
+    Ok(materials)
+}
+
+/// The ids without repetitions.
+pub(crate) fn ids(materials: &[Material]) -> Vec<ArtifactId> {
+    let mut ids: Vec<_> = materials.iter().map(|material| material.artifact.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn invalid(path: &str, message: &str) -> Box<Outcome> {
+    Box::new(Outcome::failed(StepError::invalid_inputs(vec![Problem::new(path, message)])))
+}
+
+fn unreadable(error: &Error) -> Box<Outcome> {
+    telemetry::report(error, "read an artifact");
+    let step_error = StepError::new("artifact_unreadable", format!("An artifact cannot be read: {error}."));
+    Box::new(match error {
+        Error::Unavailable { .. } => Outcome::retryable(step_error),
+        _ => Outcome::failed(step_error),
+    })
+}
