@@ -96,7 +96,7 @@ impl Codegen {
             Some(store) => materials::read(step, &request, store).await?,
             None => Vec::new(),
         };
-        let message = prompt::message(&request, &materials);
+        let message = prompt::message(&request, step.repair.as_ref(), &materials);
         if request.is_offline {
             let allowed = config.allow_template.then(|| report::from_template(&request, &message));
             return allowed.ok_or_else(|| Box::new(report::template_refused()));
@@ -122,7 +122,9 @@ impl Codegen {
         let routed = self.router.route(&task, &mut StepKeys::new(&self.keys, keys.clone())).await;
         let max_output_tokens = request.parameters.max_output_tokens.unwrap_or(config.max_output_tokens);
         match routed {
-            Ok(routed) => Ok(report::from_model(&request, prompt, &materials, max_output_tokens, routed)),
+            Ok(routed) => {
+                Ok(report::from_model(&request, prompt, step.repair.as_ref(), &materials, max_output_tokens, routed))
+            }
             Err(RouteFailure { failures, end }) => Err(Box::new(match end {
                 End::Exhausted => report::all_models_failed(&failures),
                 End::Lost => report::ownership_lost(),

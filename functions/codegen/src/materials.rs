@@ -1,6 +1,7 @@
 //! Texts that a request hands to the model beside its prompt, such as artifacts of earlier steps.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use shared::domain::repair::RepairTask;
 use shared::domain::{ArtifactId, ArtifactRef, Outcome, Problem, StepError};
 use shared::error::Error;
 use shared::storage::StepStore;
@@ -11,6 +12,9 @@ use crate::inputs::Request;
 
 /// All materials of a request together.
 pub const MAX_MATERIAL_BYTES: u64 = 512 * 1024;
+
+/// Evidence that a repair reads.
+const MAX_EVIDENCE_BYTES: u64 = 1024 * 1024;
 
 /// A text that the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +54,47 @@ pub(crate) async fn read(
         let title = format!("an artifact of type {media_type}");
         materials.push(Material { title, artifact: artifact.clone(), text });
     }
+    if let Some(task) = &step.repair {
+        materials.extend(of_repair(task, store, left).await?);
+    }
     Ok(materials)
+}
+
+/// What a repair starts from: what the step made before, and what the gate found. Of what does not fit, the gate's sentence in the
+/// message has to do.
+async fn of_repair(task: &RepairTask, store: &StepStore, mut left: u64) -> Result<Vec<Material>, Box<Outcome>> {
+    let mut materials = Vec::new();
+    for artifact in &task.previous {
+        if artifact.size_bytes <= left {
+            let bytes = store.get(artifact, left).await.map_err(|error| unreadable(&error))?;
+            left -= artifact.size_bytes;
+            if let Ok(text) = String::from_utf8(bytes) {
+                materials.push(Material { title: "your earlier answer".to_owned(), artifact: artifact.clone(), text });
+            }
+        }
+    }
+    let Some(evidence) = task.evidence.as_ref().filter(|evidence| evidence.size_bytes <= MAX_EVIDENCE_BYTES) else {
+        return Ok(materials);
+    };
+    let bytes = store.get(evidence, MAX_EVIDENCE_BYTES).await.map_err(|error| unreadable(&error))?;
+    if let Ok(Value::Object(document)) = serde_json::from_slice(&bytes) {
+        let text = findings(document);
+        if text.len() as u64 <= left {
+            materials.push(Material { title: "what the gate found".to_owned(), artifact: evidence.clone(), text });
+        }
+    }
+    Ok(materials)
+}
+
+/// The parts of evidence that say what is wrong. Secrets in it are redacted already.
+fn findings(mut document: Map<String, Value>) -> String {
+    let mut found = Map::new();
+    for field in ["verdict", "reason", "findings", "tests", "coverage", "context", "integrity", "command"] {
+        if let Some(value) = document.remove(field).filter(|value| !value.is_null()) {
+            found.insert(field.to_owned(), value);
+        }
+    }
+    serde_json::to_string_pretty(&found).unwrap_or_default()
 }
 
 /// The ids without repetitions.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use shared::domain::bounds::json_bytes;
+use shared::domain::repair::RepairTask;
 use shared::domain::{ArtifactId, NewArtifact, NewEvent, Outcome, StepError, TokenUsage, Verdict};
 use shared::error::{Error, Problem};
 use shared::telemetry;
@@ -62,30 +63,35 @@ impl Generated {
 pub(crate) fn from_model(
     request: &Request,
     prompt: Prompt<'_>,
+    repair: Option<&RepairTask>,
     materials: &[Material],
     max_output_tokens: u32,
     routed: Routed,
 ) -> Generated {
     let Routed { provider, model_requested, chosen_by, answer, failures } = routed;
+    let mut metadata = json!({
+        "provider": provider,
+        "model_requested": model_requested,
+        "model_served": answer.model_served,
+        "chosen_by": chosen_by,
+        "kind": request.kind,
+        "prompt_sha256": sha256(prompt.message),
+        "instructions_sha256": sha256(prompt.instructions),
+        "prompt_templates": prompt::templates(request, !materials.is_empty(), repair.is_some()),
+        "materials": materials.iter().map(Material::describe).collect::<Vec<_>>(),
+        "parameters": parameters(request, max_output_tokens),
+        "tokens": answer.usage,
+        "attempts": failures,
+        "template": false,
+    });
+    if let Some(task) = repair {
+        metadata["repair"] = json!({ "round": task.round, "gate": task.gate, "code": task.code });
+    }
     Generated {
         name: request.name.clone(),
         kind: artifact_kind(request),
         media_type: request.content_type.media_type,
-        metadata: json!({
-            "provider": provider,
-            "model_requested": model_requested,
-            "model_served": answer.model_served,
-            "chosen_by": chosen_by,
-            "kind": request.kind,
-            "prompt_sha256": sha256(prompt.message),
-            "instructions_sha256": sha256(prompt.instructions),
-            "prompt_templates": prompt::templates(request, !materials.is_empty()),
-            "materials": materials.iter().map(Material::describe).collect::<Vec<_>>(),
-            "parameters": parameters(request, max_output_tokens),
-            "tokens": answer.usage,
-            "attempts": failures,
-            "template": false,
-        }),
+        metadata,
         text: answer.text,
         provider: provider.as_str(),
         model: answer.model_served,

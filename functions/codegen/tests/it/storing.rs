@@ -4,7 +4,8 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use codegen::{CodegenConfig, MAX_MATERIAL_BYTES, Provider};
 use serde_json::{Value, json};
 use sha2::Digest;
-use shared::domain::{ArtifactId, ArtifactRef, Outcome, Verdict};
+use shared::domain::repair::RepairTask;
+use shared::domain::{ArtifactId, ArtifactRef, ClaimedStep, Outcome, Verdict};
 use shared::storage::Storage;
 use shared::worker::Handler;
 
@@ -97,6 +98,49 @@ async fn a_long_text_of_another_step_is_handed_on_as_an_artifact() {
     let [made] = outcome.artifacts.as_slice() else { panic!("one artifact") };
     assert_eq!(made.made_from, [ArtifactId(uuid::Uuid::from_u128(7))]);
     assert_eq!(made.metadata["materials"][0]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[tokio::test]
+async fn a_repair_hands_on_the_earlier_answer_and_what_the_gate_found() {
+    let (fake, lab) = codegen_that_writes("mended").await;
+    let evidence =
+        json!({ "schema": "s", "reason": { "message": "line 7 is not covered" }, "subject": { "tree": "t" } });
+    let bytes = evidence.to_string().into_bytes();
+    let s3 = FakeProvider::start(vec![Reply::ok(&evidence).body(bytes.clone(), 1)]).await;
+    let stored = |id: u128| ArtifactRef {
+        id: ArtifactId(uuid::Uuid::from_u128(id)),
+        uri: format!("s3://bucket/tenants/local/{id}"),
+        hash: shared::domain::digest::hex(&sha2::Sha256::digest(&bytes)),
+        size_bytes: bytes.len() as u64,
+        media_type: "application/json".to_owned(),
+    };
+    let task = RepairTask {
+        round: 2,
+        max_attempts: 3,
+        gate: "unit".to_owned(),
+        code: "gate_failed".to_owned(),
+        message: "90 % of {{gate}} are covered".to_owned(),
+        evidence: Some(stored(8)),
+        previous: vec![stored(7)],
+    };
+    let step = ClaimedStep {
+        repair: Some(task),
+        ..step(json!({ "prompt": "Write a test.", "name": "a.ts", "kind": "codegen" }))
+    };
+    let outcome = lab.codegen.handle_with_models(&step, &storage(&s3).for_step(&step), &lab.ledger.calls()).await;
+    assert!(matches!(outcome.verdict, Verdict::Succeeded(_)), "{outcome:?}");
+    let sent = fake.requests()[0].body["input"][0]["content"].as_str().unwrap().to_owned();
+    assert!(
+        sent.starts_with("Write a test.\nAn earlier answer failed the gate unit: 90 % of {{gate}} are covered\n"),
+        "{sent}"
+    );
+    let (earlier, found) = sent.split_once("Material 2: what the gate found.").expect("both materials");
+    assert!(earlier.contains("Material 1: your earlier answer.") && earlier.contains("\"tree\""));
+    assert!(found.contains("line 7 is not covered") && !found.contains("\"tree\""), "only what says what is wrong");
+    let [made] = outcome.artifacts.as_slice() else { panic!("one artifact") };
+    assert_eq!(made.made_from.len(), 2, "the lineage has both");
+    assert_eq!(made.metadata["repair"], json!({ "round": 2, "gate": "unit", "code": "gate_failed" }));
+    assert!(made.metadata["prompt_templates"].to_string().contains("\"repair\""));
 }
 
 #[tokio::test]

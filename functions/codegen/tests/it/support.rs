@@ -269,6 +269,7 @@ pub fn step(inputs: Value) -> ClaimedStep {
         policy: shared::domain::Policy::default(),
         decisions: Vec::new(),
         models: ModelTerms::default(),
+        repair: None,
     }
 }
 
