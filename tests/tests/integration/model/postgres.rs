@@ -234,6 +234,7 @@ impl<'a> Postgres<'a> {
             GateCreated::Conflict(AlreadyStarted::Step { .. }) => "conflict step",
             GateCreated::NotFound { what: GateTarget::Run } => "not_found run",
             GateCreated::NotFound { what: GateTarget::Step } => "not_found step",
+            GateCreated::Full { .. } => "full",
         })
     }
 
