@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::value::RawValue;
-use shared::domain::{GateStatus, StepStatus};
-use shared::view::{ArtifactSummary, Failure, Gate, RunDetail, Step};
+use shared::domain::{GateStatus, MicroUsd, StepStatus};
+use shared::view::{ArtifactSummary, Failure, Gate, Run, RunDetail, Step};
 
 use crate::client::api::Api;
 use crate::client::resolve;
@@ -59,6 +59,7 @@ fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
         let verb = if run.finished_at.is_some() { "took" } else { "for" };
         facts.push(format!("{verb} {}", time::span(took)));
     }
+    facts.extend(money(run));
     if run.generation > 1 {
         facts.push(format!("generation {}", run.generation));
     }
@@ -79,6 +80,15 @@ fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
         let _ = writeln!(text, "\n{kind} waits for a decision: {}", command(format!("nofx approve {}", gate.id)));
     }
     text
+}
+
+/// What its model calls have cost. None of a run that called no model and has no budget.
+fn money(run: &Run) -> Option<String> {
+    let used = run.spent_usd_micros + run.reserved_usd_micros;
+    match run.budget_usd_micros {
+        Some(budget) => Some(format!("models cost {used} of {budget}")),
+        None => (used > MicroUsd::ZERO).then(|| format!("models cost {used}")),
+    }
 }
 
 fn steps(steps: &[Step], now: SystemTime) -> Table {
@@ -112,6 +122,7 @@ fn step_text(step: &Step, stored: &[ArtifactSummary], now: SystemTime) -> String
     if step.attempt > 0 {
         facts.push(format!("attempt {}", step.attempt));
     }
+    facts.extend(step.cost_usd_micros.map(|cost| format!("models cost {cost}")));
     if let Some(took) = time::between(step.started_at.as_ref(), step.finished_at.as_ref(), now) {
         facts.push(time::span(took));
     }

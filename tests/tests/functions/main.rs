@@ -8,6 +8,7 @@ mod codegen;
 mod commands;
 mod console_lists;
 mod console_logins;
+mod costs;
 mod db_write;
 mod evidence_pages;
 mod filters;

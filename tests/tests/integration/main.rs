@@ -12,6 +12,7 @@ mod logs;
 mod migrations;
 mod model;
 mod money;
+mod money_budgets;
 mod money_model;
 mod ownership;
 mod races;

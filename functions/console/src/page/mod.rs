@@ -25,6 +25,7 @@ mod next;
 mod parts;
 mod policy;
 mod policy_approvals;
+mod policy_models;
 mod rules;
 mod run;
 mod runs;

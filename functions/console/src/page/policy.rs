@@ -13,8 +13,8 @@ use shared::view::PolicyVersion;
 use super::format;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{actor_field, blank, facts, fold, head, many, notice, section, time};
-use super::policy_approvals;
 use super::source::visible;
+use super::{policy_approvals, policy_models};
 
 /// The policy, and how to show it.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +93,7 @@ fn demands(document: &Map<String, Value>) -> Markup {
     html! {
         (table("demands", "What gates demand", &rows(&policy.gates), &set))
         (table("approvals", "What approvals demand", &policy_approvals::rows(&policy.approvals), &set))
+        (table("models", "Models and money", &policy_models::rows(&policy.models), &set))
     }
 }
 
@@ -275,6 +276,22 @@ fn gates_of(document: &Map<String, Value>) -> Map<String, Value> {
             Value::Object(gates) if name == "gates" => found.extend(gates.clone()),
             Value::Object(fields) if name == "approvals" => {
                 found.extend(fields.iter().map(|(field, value)| (format!("approvals.{field}"), value.clone())));
+            }
+            Value::Object(fields) if name == "models" => {
+                let is_group = |field: &String| field == "budgets";
+                found.extend(
+                    fields
+                        .iter()
+                        .filter(|(field, _)| !is_group(field))
+                        .map(|(field, value)| (format!("models.{field}"), value.clone())),
+                );
+                let budgets = fields.get("budgets").and_then(Value::as_object);
+                found.extend(
+                    budgets
+                        .into_iter()
+                        .flatten()
+                        .map(|(field, value)| (format!("models.budgets.{field}"), value.clone())),
+                );
             }
             Value::Null => {}
             value => drop(found.insert(name.clone(), value.clone())),

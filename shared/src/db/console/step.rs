@@ -319,18 +319,27 @@ fn stored() -> String {
     )
 }
 
-/// Usage events of the tenant from the step's first attempt until an hour after its end, because a late attempt reports
-/// its usage too. The index event_watched serves this.
+/// The calls of the step, and usage events of the tenant (as releases without prices recorded them) from the step's first
+/// attempt until an hour after its end, because a late attempt reports its usage too. The index event_watched serves this.
 fn searched() -> String {
     format!(
-        "select e.run_id, e.step_id, e.timestamp,
+        "(select c.run_id, c.step_id, c.ended_at as timestamp, jsonb_build_object(
+                     'provider', c.provider, 'model', left(coalesce(c.model_served, c.model_requested), 200), 'usable', c.is_usable,
+                     'reason', c.fault_kind, 'input_tokens', c.input_tokens, 'output_tokens', c.output_tokens,
+                     'cached_input_tokens', c.cached_input_tokens, 'cost_usd_micros', c.charged_usd_micros, 'estimated', c.is_estimated,
+                     'duration_ms', floor(extract(epoch from c.ended_at - c.started_at) * 1000)::bigint) as usage
+            from nofx.llm_call c
+           where c.tenant_id = $1 and c.step_id = s.id and c.state = 'settled'
+           order by c.ended_at desc limit {SEARCHED})
+          union all
+         (select e.run_id, e.step_id, e.timestamp,
                 case when octet_length(e.payload::text) <= {PAYLOAD_BYTES} then e.payload end as usage
            from nofx.event e
-          where e.tenant_id = $1 and e.type in ('codegen.usage', 'llm.usage') and s.tool = 'codegen'
+          where e.tenant_id = $1 and e.type = 'codegen.usage' and s.tool = 'codegen'
             and e.timestamp >= (select min(a.started_at) from nofx.attempt a
                                  where a.tenant_id = $1 and a.step_id = s.id)
             and e.timestamp <= coalesce(s.finished_at + interval '1 hour', now())
-          order by e.timestamp desc limit {SEARCHED}"
+          order by e.timestamp desc limit {SEARCHED})"
     )
 }
 
@@ -340,6 +349,6 @@ fn calls() -> String {
              select u.timestamp, u.usage from used u where u.run_id = s.run_id and u.step_id = s.id
               order by u.timestamp desc limit {CALLS}) call), '[]') as calls,
          (select count(*) from used u where u.run_id = s.run_id and u.step_id = s.id) as calls_total,
-         (select count(*) = {SEARCHED} from used u) as calls_truncated"
+         (select count(*) >= {SEARCHED} from used u) as calls_truncated"
     )
 }

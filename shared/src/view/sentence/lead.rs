@@ -120,6 +120,9 @@ fn of_gate<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
             vec![text("What was decided has changed since, so it is asked again: "), gate(event)],
         ),
         "passed" if is_decision => (Symbol::Good, Tone::Good, by(" approved ")),
+        "passed" if event.payload.gate_type.as_deref() == Some("budget") => {
+            (Symbol::Good, Tone::Quiet, vec![text("There is money again for "), gate(event)])
+        }
         "passed" => (Symbol::Good, Tone::Good, on_evidence(" passed on its evidence")),
         "failed" if is_decision => (Symbol::Bad, Tone::Bad, by(" rejected ")),
         "failed" => (Symbol::Bad, Tone::Bad, on_evidence(" failed on its evidence")),

@@ -355,6 +355,39 @@ fn an_unknown_event_and_a_foreign_payload_are_not_lost() {
 }
 
 #[test]
+fn calls_of_models_say_what_they_cost_and_why_they_were_made() {
+    let asks = |because: Value| {
+        step("llm.attempt", &json!({ "model_requested": "gpt-6", "because": because, "reserved_usd_micros": 41_000 }))
+    };
+    assert_eq!(asks(json!({ "why": "first" })), "unit asks gpt-6 (up to $0.041)");
+    let retry = json!({ "why": "retry", "kind": "transient", "reason": "503" });
+    assert_eq!(asks(retry), "unit asks gpt-6 again: 503 (up to $0.041)");
+    let fallback =
+        json!({ "why": "fallback", "provider": "openai", "model": "gpt-5", "kind": "auth", "reason": "401" });
+    assert_eq!(asks(fallback), "unit asks gpt-6 instead of gpt-5: 401 (up to $0.041)");
+    let usage = |more: Value| {
+        let mut payload = json!({ "provider": "openai", "model": "gpt-6", "usable": true, "cost_usd_micros": 1_200 });
+        payload.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        step("llm.usage", &payload)
+    };
+    assert_eq!(
+        usage(json!({ "input_tokens": 10, "output_tokens": 2 })),
+        "gpt-6 answered unit (10 tokens in, 2 out, $0.0012)"
+    );
+    let lost = json!({ "usable": false, "estimated": true, "reason": "no answer" });
+    let expected = "gpt-6 gave no usable answer to unit ($0.0012, all that was reserved, because its tokens are unknown): no answer";
+    assert_eq!(usage(lost), expected);
+    assert_eq!(usage(json!({ "corrects_usd_micros": 41_000 })), "gpt-6 answered unit ($0.0012, not $0.041)");
+    assert_eq!(usage(json!({ "exceeds_reserved": true })), "gpt-6 answered unit ($0.0012, more than was reserved)");
+    let short = json!({ "scope": "run", "cap_usd_micros": 1_000_000, "needs_usd_micros": 250_000 });
+    let expected =
+        "unit waits for money: its next request needs up to $0.25, which the run's budget of $1.00 does not cover";
+    assert_eq!(step("budget.exhausted", &short), expected);
+    let raised = json!({ "actor": "ann", "from_usd_micros": 1_000_000, "to_usd_micros": 1_150_000 });
+    assert_eq!(step("budget.raised", &raised), "ann raised the run's budget from $1.00 to $1.15");
+}
+
+#[test]
 fn the_leading_event_gives_the_entry_its_number() {
     let rows = json!([["10", "artifact.created", "unit", { "name": "a" }], ["10", "step.succeeded", "unit", {}]]);
     assert_eq!(entries(&events(&rows), None)[0].seq, 2);
