@@ -155,7 +155,7 @@ fn problem_codes_and_the_sections_of_the_page_are_the_same() {
 }
 
 /// The first words of event types, besides handler names.
-const NOUNS: [&str; 7] = ["artifact", "gate", "policy", "queue", "rule", "run", "step"];
+const NOUNS: [&str; 9] = ["artifact", "budget", "gate", "llm", "policy", "queue", "rule", "run", "step"];
 
 /// Permissions, such as `runs.read`. They look like event types.
 fn permissions() -> BTreeSet<String> {
