@@ -73,7 +73,7 @@ fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fau
     };
     let wire::Reply { text, model: served, usage, problem } = wire::read(question.api, &body);
     let unusable = |reason| {
-        let spent = if usage.is_reported() { Spent::Usage(usage) } else { Spent::Unknown };
+        let spent = if usage.is_reported() { Spent::Usage(Box::new(usage)) } else { Spent::Unknown };
         Fault { spent, ..Fault::unusable(reason) }
     };
     // A misconfigured gateway may echo the key that it received.

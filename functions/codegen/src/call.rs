@@ -76,10 +76,10 @@ impl<'a> Call<'a> {
 
     /// Settles a request without a usable answer.
     pub(crate) async fn fail(self, fault: &Fault, cooldown: Option<Duration>) {
-        let (charge, usage) = match fault.spent {
+        let (charge, usage) = match &fault.spent {
             Spent::Nothing => (Charge::Nothing, None),
             Spent::Unknown => (Charge::of(self.price.as_ref(), None), None),
-            Spent::Usage(usage) => (Charge::of(self.price.as_ref(), Some(&usage)), Some(usage)),
+            Spent::Usage(usage) => (Charge::of(self.price.as_ref(), Some(usage)), Some(**usage)),
         };
         let kind = fault.kind.as_str().to_owned();
         let cooldown =

@@ -86,12 +86,12 @@ pub(crate) async fn exchange(
     let timed_out = |_| Fault::timed_out(patience.whole);
     let send = client.post(&request.url).headers(request.headers).body(request.body).send();
     // The beginning is awaited no longer than the whole.
-    let sent = match timeout_at(deadline.min(Instant::now() + patience.first), send).await {
-        Ok(sent) => sent,
+    let begun = match timeout_at(deadline.min(Instant::now() + patience.first), send).await {
+        Ok(begun) => begun,
         Err(_) if patience.first < patience.whole => return Err(Fault::stalled(patience.first)),
         Err(late) => return Err(timed_out(late)),
     };
-    let mut response = sent.map_err(|error| Fault::of_transport(&error))?;
+    let mut response = begun.map_err(|error| Fault::of_transport(&error))?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let content = if !status.is_success() {

@@ -52,13 +52,13 @@ pub enum FaultKind {
 }
 
 /// What a request without a usable answer cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Spent {
     /// It was never sent, or the provider refused it by its status.
     Nothing,
     /// It was sent, and the provider did not say what it used.
     Unknown,
-    Usage(TokenUsage),
+    Usage(Box<TokenUsage>),
 }
 
 /// One request that failed.

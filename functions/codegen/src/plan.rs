@@ -50,6 +50,8 @@ pub(crate) struct Attempt {
     pub deployment: String,
     pub price: Option<PriceRef>,
     pub chosen_by: ChosenBy,
+    /// It cools down like all others, and is asked anyway.
+    pub is_cooling: bool,
 }
 
 /// A model that is not asked, and why. The reason is safe to show.
@@ -83,18 +85,15 @@ pub(crate) fn targets(policy: &Policy<'_>, request: &Request) -> (ChosenBy, Vec<
     if let Some(order) = of_tenant.filter(|order| !order.is_empty()) {
         return (ChosenBy::Policy, order);
     }
-    match &policy.config.order {
-        Some(order) => (ChosenBy::Deployment, order.clone()),
-        None => {
-            let order = default_order(request.kind).into_iter();
-            // Nobody asked for a server that is not configured.
-            let known = order.filter(|provider| policy.config.base_url(*provider).is_some());
-            (ChosenBy::Default, known.map(Target::from).collect())
-        }
+    if let Some(order) = &policy.config.order {
+        return (ChosenBy::Deployment, order.clone());
     }
+    // Nobody asked for a server that is not configured.
+    let is_known = |provider: &Provider| policy.config.base_url(*provider).is_some();
+    (ChosenBy::Default, default_order(request.kind).into_iter().filter(is_known).map(Target::from).collect())
 }
 
-/// The models to ask. If all of them cool down, they are asked anyway, rather than fail without a request. The same holds
+/// The models to ask. If all of them cool down, each is asked anyway, but once, rather than fail without a request. The same holds
 /// for models without a price where a budget applies: the database says which budget that is.
 pub(crate) fn plan(policy: &Policy<'_>, health: &Health<'_>, request: &Request, since_claim: Duration) -> Plan {
     let (chosen_by, targets) = targets(policy, request);
@@ -113,14 +112,19 @@ pub(crate) fn plan(policy: &Policy<'_>, health: &Health<'_>, request: &Request, 
         let key = health.keys.get(provider).cloned();
         let deployment = deployment(policy.config, provider, key.as_ref());
         let price = policy.prices.price(provider.as_str(), &model);
-        plan.attempts.push(Attempt { position, provider, model, key, deployment, price, chosen_by });
+        let is_cooling = false;
+        plan.attempts.push(Attempt { position, provider, model, key, deployment, price, chosen_by, is_cooling });
     }
     let is_unpriced = |attempt: &Attempt| {
         (policy.terms.is_budgeted && attempt.price.is_none())
             .then(|| (FaultKind::Unpriced, "a budget applies, and no price of the model is known".to_owned(), None))
     };
     plan.leave_out_unless_all(is_unpriced);
-    plan.leave_out_unless_all(|attempt| cooldown(health, attempt, since_claim));
+    let cooldown = |attempt: &Attempt| cooldown(health, attempt, since_claim);
+    plan.leave_out_unless_all(cooldown);
+    for attempt in &mut plan.attempts {
+        attempt.is_cooling = cooldown(attempt).is_some();
+    }
     plan
 }
 

@@ -35,14 +35,14 @@ impl World {
         self.cooldowns.push(DeploymentCooldown { deployment, left_ms, kind, reason });
     }
 
-    fn plan(&self, inputs: Value, since_claim_ms: u64) -> Plan {
+    fn plan(&self, inputs: &Value, since_claim_ms: u64) -> Plan {
         let prices = self.terms.policy.price_table(1);
         let policy = Policy { config: &self.config, terms: &self.terms, prices: &prices };
         let health = Health { keys: &self.keys, cooldowns: &self.cooldowns };
-        plan(&policy, &health, &Request::parse(&inputs).unwrap(), Duration::from_millis(since_claim_ms))
+        plan(&policy, &health, &Request::parse(inputs).unwrap(), Duration::from_millis(since_claim_ms))
     }
 
-    fn order(&self, inputs: Value) -> Vec<String> {
+    fn order(&self, inputs: &Value) -> Vec<String> {
         names(&self.plan(inputs, 0))
     }
 }
@@ -63,16 +63,16 @@ fn the_kind_decides_unless_somebody_does() {
     let [openai, anthropic, gemini] = ["openai/gpt-6-luna", "anthropic/claude-sonnet-5-5", "gemini/gemini-3.8-flash"];
     let qwen = "openai_compatible/qwen3";
     let of = |kind| json!({ "prompt": PROMPT, "kind": kind });
-    assert_eq!(world.order(of("codegen")), [openai, anthropic, gemini, qwen]);
-    assert_eq!(world.order(of("reasoning")), [anthropic, openai, gemini, qwen]);
-    assert_eq!(world.order(of("docs")), [gemini, openai, anthropic, qwen]);
+    assert_eq!(world.order(&of("codegen")), [openai, anthropic, gemini, qwen]);
+    assert_eq!(world.order(&of("reasoning")), [anthropic, openai, gemini, qwen]);
+    assert_eq!(world.order(&of("docs")), [gemini, openai, anthropic, qwen]);
     world.config.order = Target::parse_order("gemini/g-1,openai,gemini").unwrap();
-    assert_eq!(world.order(of("docs")), ["gemini/g-1", openai, gemini]);
+    assert_eq!(world.order(&of("docs")), ["gemini/g-1", openai, gemini]);
     world.terms.policy.order = [("docs".to_owned(), vec!["openai_compatible".to_owned()])].into();
-    assert_eq!(world.order(of("docs")), [qwen]);
-    assert_eq!(world.order(of("codegen")), ["gemini/g-1", openai, gemini], "the policy says nothing about code");
-    assert_eq!(world.order(json!({ "prompt": PROMPT, "provider": "anthropic" })), [anthropic]);
-    assert_eq!(world.order(json!({ "prompt": PROMPT, "model": "claude-x" })), ["anthropic/claude-x"]);
+    assert_eq!(world.order(&of("docs")), [qwen]);
+    assert_eq!(world.order(&of("codegen")), ["gemini/g-1", openai, gemini], "the policy says nothing about code");
+    assert_eq!(world.order(&json!({ "prompt": PROMPT, "provider": "anthropic" })), [anthropic]);
+    assert_eq!(world.order(&json!({ "prompt": PROMPT, "model": "claude-x" })), ["anthropic/claude-x"]);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn whatever_cannot_be_asked_is_left_out_with_a_reason() {
     let mut world = World::new();
     world.keys = ProviderKeys::from_secret(r#"{"OPENAI_API_KEY":"o","ANTHROPIC_API_KEY":"a"}"#).unwrap();
     world.terms.policy.allow = Some(vec!["anthropic".into(), "gemini".into(), "openai_compatible/other".into()]);
-    let plan = world.plan(json!({ "prompt": PROMPT, "temperature": 1.5 }), 0);
+    let plan = world.plan(&json!({ "prompt": PROMPT, "temperature": 1.5 }), 0);
     assert_eq!(names(&plan), [""; 0]);
     let expected = [
         ("gemini", "no_key"),
@@ -91,11 +91,11 @@ fn whatever_cannot_be_asked_is_left_out_with_a_reason() {
     assert_eq!(left_out(&plan), expected);
     world.terms.policy = ModelPolicy::default();
     (world.config.models.compatible, world.config.order) = (String::new(), None);
-    let plan = world.plan(json!({ "prompt": PROMPT, "kind": "codegen" }), 0);
+    let plan = world.plan(&json!({ "prompt": PROMPT, "kind": "codegen" }), 0);
     assert_eq!(left_out(&plan), [("gemini", "no_key"), ("openai_compatible", "no_key")]);
     assert_eq!(plan.left_out[1].reason, "OPENAI_COMPATIBLE_MODEL is not configured");
     world.config.base_urls.compatible = None;
-    let plan = world.plan(json!({ "prompt": PROMPT, "provider": "openai_compatible", "model": "m" }), 0);
+    let plan = world.plan(&json!({ "prompt": PROMPT, "provider": "openai_compatible", "model": "m" }), 0);
     assert_eq!(plan.left_out[0].reason, "OPENAI_COMPATIBLE_BASE_URL is not configured");
 }
 
@@ -105,36 +105,36 @@ fn a_cooling_deployment_is_skipped_until_its_cooldown_ends_or_all_cool_down() {
     world.config.order = Target::parse_order("openai,anthropic").unwrap();
     world.cool(Provider::OpenAi, "billing", 5000);
     let inputs = || json!({ "prompt": PROMPT });
-    let plan = world.plan(inputs(), 1000);
+    let plan = world.plan(&inputs(), 1000);
     assert_eq!(names(&plan), ["anthropic/claude-sonnet-5-5"]);
     let [skipped] = plan.left_out.as_slice() else { panic!("one is skipped") };
     assert_eq!((skipped.kind, skipped.reason.as_str()), (FaultKind::Billing, "cooling down after: 503"));
     assert_eq!((skipped.retry_after, skipped.position), (Some(Duration::from_secs(4)), 0));
-    assert_eq!(names(&world.plan(inputs(), 5000)).len(), 2, "it is over");
+    assert_eq!(names(&world.plan(&inputs(), 5000)).len(), 2, "it is over");
     world.cool(Provider::Anthropic, "transient", 9000);
-    assert_eq!(names(&world.plan(inputs(), 0)).len(), 2, "they are asked anyway");
+    assert_eq!(names(&world.plan(&inputs(), 0)).len(), 2, "they are asked anyway");
     // Another key is another deployment.
     world.keys = ProviderKeys::from_secret(r#"{"OPENAI_API_KEY":"new","ANTHROPIC_API_KEY":"a"}"#).unwrap();
-    assert_eq!(names(&world.plan(inputs(), 0)), ["openai/gpt-6-luna"]);
+    assert_eq!(names(&world.plan(&inputs(), 0)), ["openai/gpt-6-luna"]);
 }
 
 #[test]
 fn a_model_without_a_price_is_left_out_only_where_a_budget_applies() {
     let mut world = World::new();
     world.config.order = Target::parse_order("openai_compatible,openai").unwrap();
-    assert_eq!(world.order(json!({ "prompt": PROMPT })).len(), 2);
+    assert_eq!(world.order(&json!({ "prompt": PROMPT })).len(), 2);
     world.terms.is_budgeted = true;
-    let plan = world.plan(json!({ "prompt": PROMPT }), 0);
+    let plan = world.plan(&json!({ "prompt": PROMPT }), 0);
     assert_eq!(
         (names(&plan), left_out(&plan)),
         (vec!["openai/gpt-6-luna".to_owned()], vec![("openai_compatible", "unpriced")])
     );
     assert_eq!(plan.attempts[0].price.as_ref().unwrap().version, PriceTable::builtin_version());
     // The database says which budget it is.
-    assert_eq!(world.order(json!({ "prompt": PROMPT, "provider": "openai_compatible" })).len(), 1);
+    assert_eq!(world.order(&json!({ "prompt": PROMPT, "provider": "openai_compatible" })).len(), 1);
     let price = PolicyPrice { provider: "openai_compatible".into(), model: "qwen3".into(), ..PolicyPrice::default() };
     world.terms.policy.prices = vec![price];
-    assert_eq!(world.order(json!({ "prompt": PROMPT })).len(), 2);
+    assert_eq!(world.order(&json!({ "prompt": PROMPT })).len(), 2);
 }
 
 #[test]

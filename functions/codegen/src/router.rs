@@ -246,7 +246,7 @@ impl Router {
     fn state(&self, course: &Course, task: &Task<'_>, has_new_key: bool) -> State {
         State {
             tries: course.tries,
-            max_tries: self.config.tries_per_provider,
+            max_tries: if course.attempt.is_cooling { 1 } else { self.config.tries_per_provider },
             backoff: self.config.backoff,
             share_left: left(course.deadline),
             step_left: left(task.deadline),

@@ -11,6 +11,17 @@ pub(crate) fn problem(schema: &Value, value: &Value) -> Option<String> {
     Some(format!("the answer does not match its JSON schema ({keyword})"))
 }
 
+/// Whether the schema is one that OpenAI enforces: no object has other members than those it lists, and all are required.
+pub(crate) fn is_strict(schema: &Value) -> bool {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        return schema.get("type") != Some(&"object".into()) && schema.get("items").is_none_or(is_strict);
+    };
+    let required = schema.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    schema.get("additionalProperties") == Some(&Value::Bool(false))
+        && properties.keys().all(|name| required.iter().any(|required| required == name))
+        && properties.values().all(is_strict)
+}
+
 /// The keyword that the value breaks.
 fn check(schema: &Value, value: &Value, depth: usize) -> Result<(), &'static str> {
     let Some(schema) = schema.as_object().filter(|_| depth < MAX_DEPTH) else { return Ok(()) };
@@ -86,6 +97,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_strict_schema_lists_and_requires_every_member() {
+        let object = |closed: bool, required: &[&str], of: Value| json!({ "type": "object", "additionalProperties": !closed, "required": required, "properties": { "a": of } });
+        let text = json!({ "type": "string" });
+        let inner = object(true, &["a"], text.clone());
+        assert!(is_strict(&inner) && is_strict(&object(true, &["a"], json!({ "type": "array", "items": inner }))));
+        for loose in [
+            json!({ "type": "object" }),
+            object(false, &["a"], text.clone()),
+            object(true, &[], text.clone()),
+            object(true, &["a"], object(false, &["a"], text.clone())),
+            object(true, &["a"], json!({ "type": "array", "items": { "type": "object" } })),
+        ] {
+            assert!(!is_strict(&loose), "{loose}");
+        }
+    }
 
     #[test]
     fn the_keyword_that_a_value_breaks_is_named() {

@@ -108,6 +108,6 @@ mod tests {
         assert_eq!((0..9).filter(|_| long.push(&chunk, |_| Ok(())).is_ok()).count(), 8);
         let mut many = Events::default();
         let chunk = b": comment\n\n".repeat(1 << 16);
-        assert!((0..).take_while(|_| many.push(&chunk, |_| Ok(())).is_ok()).count() < 100);
+        assert!((0..100).any(|_| many.push(&chunk, |_| Ok(())).is_err()));
     }
 }

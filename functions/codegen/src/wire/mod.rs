@@ -16,6 +16,7 @@ use crate::keys::ApiKey;
 use crate::parameters::Parameters;
 use crate::provider::{Api, Provider};
 use crate::redact::allowed_word;
+use crate::schema::is_strict;
 
 /// The longest text of a streamed answer that is kept. Longer texts are rejected later.
 const MAX_STREAMED_BYTES: usize = 6 * 1024 * 1024;
@@ -179,7 +180,7 @@ fn set(body: &mut Value, name: &str, value: Option<Value>) {
 
 /// The schema as OpenAI names it.
 fn named_schema(schema: &Value) -> Value {
-    json!({ "name": "answer", "schema": schema, "strict": true })
+    json!({ "name": "answer", "schema": schema, "strict": is_strict(schema) })
 }
 
 const UNREADABLE: &str = "the answer is unreadable";

@@ -250,17 +250,17 @@ async fn a_cooldown_that_another_worker_recorded_is_respected_and_ends_with_a_su
 }
 
 #[tokio::test]
-async fn when_all_providers_cool_down_they_are_asked_anyway() {
-    let fake = FakeProvider::start(vec![
-        openai_error(500, "x"),
-        openai_error(500, "x"),
-        openai_error(500, "x"),
-        Reply::ok(&openai("x")),
-    ]);
-    let fake = fake.await;
+async fn when_all_providers_cool_down_each_is_asked_once_anyway() {
+    let mut replies = vec![openai_error(500, "x"); 4];
+    replies.push(Reply::ok(&openai("x")));
+    let fake = FakeProvider::start(replies).await;
     let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
-    failure(&codegen, topic()).await;
+    for calls in [3, 4] {
+        failure(&codegen, topic()).await;
+        assert_eq!(fake.calls(), calls);
+    }
     assert_eq!(generate(&codegen, topic()).await.provider, "openai");
+    assert!(codegen.ledger.cooldowns().is_empty(), "an answer ends the cooldown");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ pub fn then(provider: Provider, fake: &FakeProvider, second: &FakeProvider) -> (
     all.order = Some(vec![provider.into(), other.into()]);
     *all.base_urls.get_mut(provider) = Some(fake.url.clone());
     *all.base_urls.get_mut(other) = Some(second.url.clone());
-    all.models.compatible = "qwen3-max".to_owned();
+    "qwen3-max".clone_into(&mut all.models.compatible);
     (all, other)
 }
 
@@ -282,7 +282,7 @@ async fn a_refused_or_cut_off_stream_is_not_an_answer() {
         ),
         (
             change(Provider::Gemini, &|all| {
-                all[1]["candidates"][0]["content"]["parts"] = json!([{ "functionCall": { "name": "f" } }])
+                all[1]["candidates"][0]["content"]["parts"] = json!([{ "functionCall": { "name": "f" } }]);
             }),
             "tool call",
         ),
@@ -290,7 +290,7 @@ async fn a_refused_or_cut_off_stream_is_not_an_answer() {
             change(Provider::Gemini, &|all| {
                 *all = vec![
                     json!({ "promptFeedback": { "blockReason": "SAFETY" }, "usageMetadata": { "promptTokenCount": 7 } }),
-                ]
+                ];
             }),
             "blocked: SAFETY",
         ),
@@ -304,7 +304,7 @@ async fn a_refused_or_cut_off_stream_is_not_an_answer() {
         (change(Provider::Compatible, &|all| all[1]["choices"][0]["delta"] = json!({ "refusal": "no" })), "refused"),
         (
             change(Provider::Compatible, &|all| {
-                all[1]["choices"][0]["delta"] = json!({ "tool_calls": [{ "index": 0 }] })
+                all[1]["choices"][0]["delta"] = json!({ "tool_calls": [{ "index": 0 }] });
             }),
             "tool call",
         ),

@@ -124,7 +124,7 @@ impl FakeProvider {
         tokio::spawn(async move {
             loop {
                 let (mut connection, _) = listener.accept().await.unwrap();
-                let mut start = [0; 64 * 1024];
+                let mut start = vec![0; 64 * 1024];
                 if connection.read(&mut start).await.is_ok_and(|read| read > 0) {
                     let (path, query, headers) = (String::new(), String::new(), HeaderMap::new());
                     let request = ReceivedRequest { path, query, headers, body: Value::Null, body_bytes: 0 };
