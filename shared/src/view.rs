@@ -23,7 +23,7 @@ pub use account::{
 };
 pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
-pub use cost::{BudgetState, CallCosts, Costs, DayCost, ModelCost, RunCosts, StepCost};
+pub use cost::{BudgetState, Cost, Costs, RunCosts};
 pub use event::Event;
 pub use gate::{Approval, Gate, GateDecision, GateLink, MayDecide, OnPass, Standing, WhyNot};
 pub use key::{KeyPurpose, SigningKey, SigningKeys};

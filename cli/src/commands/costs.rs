@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use shared::domain::MicroUsd;
-use shared::view::{CallCosts, Costs, RunCosts};
+use shared::view::{Cost, Costs, RunCosts};
 
 use crate::client::api::Api;
 use crate::client::resolve;
@@ -46,12 +46,12 @@ async fn of_run(api: &Api, run: &str, args: &Args) -> Result<()> {
     }
     let mut steps = table("STEP");
     for step in &costs.steps {
-        row(&mut steps, &step.name, &step.total);
+        row(&mut steps, step.name.as_deref().unwrap_or_default(), step);
     }
     output::text(steps)?;
     let mut models = table("MODEL");
     for model in &costs.models {
-        row(&mut models, &format!("{}/{}", model.provider, model.model), &model.total);
+        row(&mut models, &model.model_name(), model);
     }
     output::text(models)
 }
@@ -82,8 +82,8 @@ async fn of_tenant(api: &Api, args: &Args) -> Result<()> {
     let mut days = Table::new(&["DAY", "MODEL", "CALLS", "TOKENS IN", "OUT", "COST"]).whole(&[0, 2, 3, 4, 5]);
     days = days.right(2).right(3).right(4).right(5);
     for day in &costs.days {
-        let model = format!("{}/{}", day.provider, day.model);
-        days.row([day.day.clone(), model].into_iter().chain(numbers(&day.total)).map(cell).collect());
+        let first = [day.day.clone().unwrap_or_default(), day.model_name()];
+        days.row(first.into_iter().chain(numbers(day)).map(cell).collect());
     }
     output::text(days)?;
     if costs.truncated {
@@ -97,18 +97,18 @@ fn table(what: &'static str) -> Table {
     table.right(1).right(2).right(3).right(4)
 }
 
-fn row(table: &mut Table, name: &str, total: &CallCosts) {
+fn row(table: &mut Table, name: &str, total: &Cost) {
     let [calls, input, output, cost] = numbers(total);
     let cost = if has_no_price(total) { styled(cost, DIM) } else { cell(cost) };
     table.row(vec![cell(name), cell(calls), cell(input), cell(output), cost]);
 }
 
 /// Calls, tokens in and out, and the cost.
-fn numbers(total: &CallCosts) -> [String; 4] {
+fn numbers(total: &Cost) -> [String; 4] {
     let cost = if has_no_price(total) { "no price".to_owned() } else { total.cost_usd_micros.to_string() };
     [total.calls.to_string(), total.input_tokens.to_string(), total.output_tokens.to_string(), cost]
 }
 
-fn has_no_price(total: &CallCosts) -> bool {
+fn has_no_price(total: &Cost) -> bool {
     total.cost_usd_micros == MicroUsd::ZERO && total.unpriced > 0
 }

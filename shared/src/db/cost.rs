@@ -8,7 +8,7 @@ use crate::domain::RunId;
 use crate::error::Error;
 use crate::view::{Costs, RunCosts};
 
-/// Columns of a `view::CallCosts`. The query names the calls `c`.
+/// Columns of a `view::Cost`. The query names the calls `c`.
 const TOTALS: &str = "count(*) as calls, count(*) filter (where c.state = 'open') as open,
         count(*) filter (where c.state = 'settled' and not coalesce(c.is_usable, false)) as unusable,
         count(*) filter (where c.is_estimated) as estimated,

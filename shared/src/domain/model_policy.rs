@@ -11,7 +11,6 @@ use super::price::{ModelPrice, Price, PriceTable};
 
 /// What a policy says about models.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ModelPolicy {
     /// The providers to ask for each kind of task, best first. A kind without an order has that of the deployment.
     pub order: BTreeMap<String, Vec<String>>,
@@ -25,7 +24,6 @@ pub struct ModelPolicy {
 
 /// The most that all runs of a tenant may spend together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ModelBudgets {
     /// In a day (UTC), in micro-dollars.
     pub day_usd_micros: Option<MicroUsd>,
@@ -35,7 +33,6 @@ pub struct ModelBudgets {
 
 /// The price of a model in micro-dollars per million tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PolicyPrice {
     pub provider: String,
     pub model: String,

@@ -15,7 +15,7 @@ const DECIMALS: i32 = 6;
 
 /// An amount in micro-dollars. It displays as dollars, with two to six decimals: `$1.50`, `$0.000123`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(inline))]
 #[serde(transparent)]
 pub struct MicroUsd(pub i64);
 

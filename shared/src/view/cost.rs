@@ -9,96 +9,76 @@ use crate::domain::{MicroUsd, RunId, StepId};
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RunCosts {
     pub run_id: RunId,
-    /// Null without a budget.
     pub budget_usd_micros: Option<MicroUsd>,
     pub spent_usd_micros: MicroUsd,
-    /// What calls in flight can still cost.
     pub reserved_usd_micros: MicroUsd,
-    /// Steps that called models, those that cost most first, at most 1,000.
-    pub steps: Vec<StepCost>,
-    /// The same calls by provider and model that answered, those that cost most first, at most 200.
-    pub models: Vec<ModelCost>,
+    /// Steps that called models, at most 1,000.
+    pub steps: Vec<Cost>,
+    /// The same calls by model, at most 200.
+    pub models: Vec<Cost>,
 }
 
-/// Model calls that were added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Model calls that were added up: those of a step, of a model, or of a model on one day.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct CallCosts {
+pub struct Cost {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_id: Option<StepId>,
+    /// The step's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// In UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The one that answered, or that was asked if no answer names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     pub calls: u64,
-    /// Calls that are in flight.
+    /// In flight.
     pub open: u64,
-    /// Ended calls without a usable answer.
     pub unusable: u64,
-    /// Calls that were charged what was reserved, because nobody knows their tokens.
+    /// Charged what was reserved, because nobody knows the tokens.
     pub estimated: u64,
-    /// Ended calls of models without a price. They count as 0 dollars.
+    /// Without a price: they count as 0.
     pub unpriced: u64,
     pub input_tokens: u64,
-    /// Part of the input tokens.
     pub cached_input_tokens: u64,
     pub output_tokens: u64,
     pub cost_usd_micros: MicroUsd,
 }
 
-/// What the model calls of a step cost, in all attempts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct StepCost {
-    pub step_id: StepId,
-    pub name: String,
-    #[serde(flatten)]
-    pub total: CallCosts,
-}
-
-/// What the calls of a model cost.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct ModelCost {
-    pub provider: String,
-    /// The model that answered, or the one that was asked if no answer names one.
-    pub model: String,
-    #[serde(flatten)]
-    pub total: CallCosts,
+impl Cost {
+    /// Provider and model, as `openai/gpt-6-luna`.
+    pub fn model_name(&self) -> String {
+        format!("{}/{}", self.provider.as_deref().unwrap_or_default(), self.model.as_deref().unwrap_or_default())
+    }
 }
 
 /// What the model calls of a tenant cost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Costs {
-    /// The first day (UTC), such as `2026-11-30`.
     pub from: String,
-    /// The last day.
     pub to: String,
-    pub total: CallCosts,
-    /// Each day and model, newest first, those that cost most first, at most 1,000.
-    pub days: Vec<DayCost>,
-    /// True if there are more rows than are listed. They are part of the total.
+    pub total: Cost,
+    /// By day and model, newest first, at most 1,000.
+    pub days: Vec<Cost>,
+    /// More rows exist. They are part of the total.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
-    /// The budgets of the tenant, today.
+    /// Of today and this month.
     pub budgets: Vec<BudgetState>,
 }
 
-/// What the calls of a model cost on one day.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct DayCost {
-    pub day: String,
-    pub provider: String,
-    pub model: String,
-    #[serde(flatten)]
-    pub total: CallCosts,
-}
-
-/// What is left of a budget of the tenant.
+/// A budget of the tenant, and what is used of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct BudgetState {
     /// `day` or `month`.
     pub period: String,
-    /// Its first day (UTC).
     pub starts_on: String,
-    /// Null without a budget.
     pub cap_usd_micros: Option<MicroUsd>,
     pub spent_usd_micros: MicroUsd,
     pub reserved_usd_micros: MicroUsd,

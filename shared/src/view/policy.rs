@@ -32,6 +32,7 @@ pub struct EffectivePolicy {
     #[serde(default)]
     pub approvals: ApprovalPolicy,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schemars(with = "Map<String, Value>"))]
     pub models: ModelPolicy,
 }
 

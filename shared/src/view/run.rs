@@ -32,13 +32,11 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     pub paused_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
-    /// What its model calls may cost, in micro-dollars. Null without a budget.
+    /// What its model calls may cost.
     #[serde(default)]
     pub budget_usd_micros: Option<MicroUsd>,
-    /// What its model calls have cost.
     #[serde(default)]
     pub spent_usd_micros: MicroUsd,
-    /// What its model calls in flight can still cost.
     #[serde(default)]
     pub reserved_usd_micros: MicroUsd,
 }

@@ -95,12 +95,10 @@ async fn end_with_retries(db: &Database, key: &AttemptKey, end: CallEnd) -> Resu
     let mut delays = RETRY_DELAYS.iter();
     loop {
         let Err(error) = model_call::end(db, key, &end).await else { return Ok(()) };
-        match delays.next().filter(|_| matches!(error, Error::Unavailable { .. })) {
-            Some(delay) => sleep(*delay).await,
-            None => {
-                telemetry::report(&error, "settle a model call");
-                return Err(error);
-            }
-        }
+        let Some(delay) = delays.next().filter(|_| matches!(error, Error::Unavailable { .. })) else {
+            telemetry::report(&error, "settle a model call");
+            return Err(error);
+        };
+        sleep(*delay).await;
     }
 }

@@ -187,7 +187,7 @@ struct StepTerms {
 /// The tenant's policy, the decisions about the step, and what binds its model calls. A policy that cannot be read, because a later release or
 /// somebody with SQL wrote it, fails the step: the defaults may allow more.
 fn terms(claimed: &Claimed, invocation: Invocation) -> Result<StepTerms, Box<Outcome>> {
-    let Some(raw) = &claimed.terms else { return Ok(Default::default()) };
+    let Some(raw) = &claimed.terms else { return Ok(StepTerms::default()) };
     let failed = |message| Box::new(Outcome::failed(StepError::new("policy_unreadable", message)));
     let Terms { policy, decisions, cooldowns, is_budgeted, repair } = serde_json::from_str(raw.get())
         .map_err(|error| failed(format!("the terms of the step cannot be read: {error}")))?;

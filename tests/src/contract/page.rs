@@ -243,7 +243,9 @@ fn refusals(operation: &Value) -> Refusals<'_> {
 
 fn answer(status: &str, response: &Value) -> Markup {
     let headers = response["headers"].as_object().into_iter().flat_map(|headers| headers.keys());
-    let headers: Vec<&String> = headers.filter(|name| *name != "x-request-id").collect();
+    // What every answer with an `ETag` has.
+    let is_usual = |name: &str| status == "304" || name == "x-request-id" || name == "Cache-Control";
+    let headers: Vec<&String> = headers.filter(|name| !is_usual(name)).collect();
     let of_type = response["content"].as_object().and_then(|content| content.iter().next());
     let (media_type, content) = of_type.map_or(("", &Value::Null), |(name, content)| (name.as_str(), content));
     html! {

@@ -20,16 +20,16 @@ fn spread(value: &Value, depth: usize, shown: &mut String) {
         Value::Array(items) => items.iter().map(|value| (String::new(), value)).collect(),
         _ => Vec::new(),
     };
-    if entries.is_empty() || 2 * depth + line.len() <= LINE {
+    if entries.is_empty() || depth + line.len() <= LINE {
         shown.push_str(&line);
         return;
     }
     let (open, close) = if value.is_object() { ('{', '}') } else { ('[', ']') };
-    let indent = "  ".repeat(depth);
+    let indent = " ".repeat(depth);
     shown.push(open);
     for (at, (name, value)) in entries.into_iter().enumerate() {
         shown.push_str(if at > 0 { ",\n" } else { "\n" });
-        shown.extend([indent.as_str(), "  ", &name]);
+        shown.extend([indent.as_str(), " ", &name]);
         spread(value, depth + 1, shown);
     }
     shown.extend(["\n", &indent]);

@@ -1,7 +1,7 @@
 //! What model calls of the tenant cost, by day and model, and what is left of its budgets.
 
 use maud::{Markup, html};
-use shared::view::{BudgetState, CallCosts, Costs, DayCost};
+use shared::view::{BudgetState, Cost, Costs};
 
 use super::format;
 use super::layout::{Base, Layout, Part, layout};
@@ -90,7 +90,7 @@ fn budgets(base: Base, budgets: &[BudgetState]) -> Markup {
     section("budgets", "Budgets", &note, &body)
 }
 
-fn days(days: &[DayCost]) -> Markup {
+fn days(days: &[Cost]) -> Markup {
     html! {
         table.table role="table" {
             thead role="rowgroup" {
@@ -104,14 +104,14 @@ fn days(days: &[DayCost]) -> Markup {
             tbody role="rowgroup" {
                 @for day in days {
                     tr role="row" {
-                        td role="cell" data-label="Day" { (day.day) }
+                        td role="cell" data-label="Day" { (day.day.as_deref().unwrap_or_default()) }
                         td role="cell" data-label="Model" {
-                            bdi { (visible(&day.model)) } " " span.note { bdi { (visible(&day.provider)) } }
+                            bdi { (visible(day.model.as_deref().unwrap_or_default())) } " " span.note { bdi { (visible(day.provider.as_deref().unwrap_or_default())) } }
                         }
-                        td.number role="cell" data-label="Calls" { (format::number(day.total.calls)) }
-                        td.number role="cell" data-label="Tokens in" { (format::number(day.total.input_tokens)) }
-                        td.number role="cell" data-label="Tokens out" { (format::number(day.total.output_tokens)) }
-                        td.number role="cell" data-label="Cost" { (cost(&day.total)) }
+                        td.number role="cell" data-label="Calls" { (format::number(day.calls)) }
+                        td.number role="cell" data-label="Tokens in" { (format::number(day.input_tokens)) }
+                        td.number role="cell" data-label="Tokens out" { (format::number(day.output_tokens)) }
+                        td.number role="cell" data-label="Cost" { (cost(day)) }
                     }
                 }
             }
@@ -119,7 +119,7 @@ fn days(days: &[DayCost]) -> Markup {
     }
 }
 
-fn cost(total: &CallCosts) -> Markup {
+fn cost(total: &Cost) -> Markup {
     html! {
         (total.cost_usd_micros)
         @if total.unpriced > 0 { br; span.note { (format::number(total.unpriced)) " without a price" } }

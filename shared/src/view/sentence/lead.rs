@@ -299,7 +299,6 @@ pub(super) fn also(event: &TimelineEvent) -> Option<Vec<Part<'_>>> {
         "codegen.usage" if payload.provider.as_deref() == Some("template") => {
             vec![text("a template was filled in")]
         }
-        "llm.attempt" => return None,
         "budget.exhausted" => exhausted(payload, text("it")),
         "budget.raised" => vec![text(format!("the budget is {} now", payload.to_usd_micros.unwrap_or_default()))],
         "codegen.usage" | "llm.usage" => {
@@ -317,7 +316,9 @@ pub(super) fn also(event: &TimelineEvent) -> Option<Vec<Part<'_>>> {
         "step.succeeded" => vec![step(event), text(" succeeded with it")],
         "step.failed" => vec![step(event), text(" failed with it")],
         "step.skipped" => vec![step(event), text(" was skipped")],
-        "step.started" | "step.cancelled" | "step.blocked" | "step.retrying" | "step.worker_lost" => return None,
+        "step.started" | "step.cancelled" | "step.blocked" | "step.retrying" | "step.worker_lost" | "llm.attempt" => {
+            return None;
+        }
         _ => vec![code(&event.kind)],
     })
 }
