@@ -13,8 +13,8 @@ use shared::domain::gate::Decision;
 use crate::client::api::Api;
 use crate::commands::{
     admin, artifacts, audit, completions, control, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
-    inbox, keys, limits, link, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile,
-    queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
+    inbox, keys, limits, lineage, link, login, logout, logs, man, member, migrate, migration, open, plan, policy,
+    profile, proof, queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -69,7 +69,7 @@ Exit status:
   4  the run waits for a decision (with --exit-when-blocked)
   5  what was named does not exist
   6  nothing answers at the API's address
-  7  nofx verify: the attestation holds, and the gate did not pass
+  7  nofx verify: what was signed holds, and the gate or the run did not pass
   8  you are not logged in, or your token is not valid: nofx login
   130  Ctrl-C
   exec returns the status of its command, or 128 plus the number of the signal that ended it.";
@@ -87,7 +87,7 @@ enum Command {
     Plan(plan::Command),
     /// Judge code in a checkout, without a control plane
     Gate(gate::Command),
-    /// Verify the attestation of a gate with public keys
+    /// Verify the proof of a run, or the attestation of a gate, with public keys
     Verify(verify::Args),
     /// Manage the deployments that this command can call
     #[command(subcommand)]
@@ -142,6 +142,8 @@ enum Call {
     Artifacts(artifacts::Args),
     /// Download an artifact, and check its sha256
     Get(get::Args),
+    /// Show which artifacts of a run were made from which
+    Lineage(lineage::Args),
     /// Open the console in a browser
     Open(open::Args),
     /// List the gates that wait for a decision
@@ -164,7 +166,9 @@ enum Call {
     Pause(control::Args),
     /// Resume a paused run
     Resume(control::Args),
-    /// List the public keys that verify attestations of gates
+    /// Download the proof of a run that has ended: one file that verifies offline
+    Proof(proof::Args),
+    /// List the public keys that verify proofs and attestations
     Keys(keys::Args),
     /// Show and change what gates demand, whatever a plan says
     #[command(subcommand)]
@@ -192,9 +196,9 @@ enum Call {
 /// The commands in the order of `nofx --help`.
 pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Start", &["run", "watch", "dev", "demo"]),
-    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
+    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "lineage", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "link", "retry", "cancel", "pause", "resume"]),
-    ("Write and prove", &["plan", "gate", "verify", "keys"]),
+    ("Write and prove", &["plan", "gate", "proof", "verify", "keys"]),
     ("Govern and operate", &["policy", "rules", "audit", "member", "token", "limits", "queues", "admin"]),
     ("Set up", &["login", "logout", "whoami", "profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
@@ -237,7 +241,7 @@ const SYNONYMS: [(&str, &[&str]); 17] = [
     ("inbox", &["gates", "approvals", "pending"]),
     ("retry", &["rerun", "restart"]),
     ("gate", &["check", "lint", "test", "judge"]),
-    ("verify", &["proof", "prove"]),
+    ("verify", &["prove"]),
     ("profile", &["config", "context"]),
     ("login", &["signin", "auth"]),
     ("logout", &["signout"]),
@@ -338,6 +342,8 @@ impl Call {
             Self::Audit(command) => audit::run(api, &command).await?,
             Self::Limits(args) => limits::run(api, &args).await?,
             Self::Queues(args) => queues::run(api, &args).await?,
+            Self::Lineage(args) => lineage::run(api, &args).await?,
+            Self::Proof(args) => proof::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }
         Ok(ExitCode::SUCCESS)

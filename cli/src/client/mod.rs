@@ -9,6 +9,7 @@ pub mod error;
 pub mod gate;
 mod git;
 pub mod issuer;
+pub mod keyring;
 pub mod plan_file;
 pub mod profile;
 pub mod resolve;

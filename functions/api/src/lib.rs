@@ -1,4 +1,4 @@
-//! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, artifacts, lineage, workspaces, rules, the policy,
+//! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, artifacts, lineage, proofs, workspaces, rules, the policy,
 //! the audit, keys, health, and the documents of the API.
 
 mod account;
@@ -13,6 +13,7 @@ mod keys;
 mod members;
 mod plans;
 mod policy;
+mod proofs;
 mod queues;
 mod rules;
 mod run_filter;
@@ -58,7 +59,8 @@ pub fn routes() -> Routes<Ctx> {
         .get(RunsRead, "/runs/{id}/plan", runs::plan)
         .get_with(RunsRead, "/runs/{id}/timeline", PAGE, runs::timeline)
         .get_with(RunsRead, "/runs/{id}/gates", PAGE, runs::gates)
-        .get(RunsRead, "/runs/{id}/lineage", runs::lineage)
+        .get_with(RunsRead, "/runs/{id}/lineage", runs::LINEAGE_PARAMETERS, runs::lineage)
+        .get(ArtifactsRead, "/runs/{id}/proof", proofs::download)
         .post(RunsControl, "/runs/{id}/cancel", control::cancel)
         .post(RunsControl, "/runs/{id}/pause", control::pause)
         .post(RunsControl, "/runs/{id}/resume", control::resume)

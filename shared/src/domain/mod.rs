@@ -26,6 +26,8 @@ pub mod plan_schema;
 pub mod policy;
 pub mod principal;
 pub mod problem;
+pub mod proof;
+pub mod provenance;
 pub mod reference;
 pub mod retry;
 pub mod rule;
