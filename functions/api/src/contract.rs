@@ -19,7 +19,7 @@ use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
 use crate::audit as audit_route;
 use crate::policy as policy_route;
 use crate::run_filter::MAX_TEXT_CHARS;
-use crate::runs::LINEAGE_FORMATS;
+use crate::runs::{DOT, LINEAGE_FORMATS, MERMAID};
 
 const RUNS: &str = "Runs";
 const STEPS: &str = "Steps";
@@ -121,6 +121,8 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
                 }),
             )
             .answers(200, "The graph.", schemas.of::<Lineage>())
+            .or_text(DOT)
+            .or_text(MERMAID)
             .example("run", "GET /runs/{id}/lineage"),
         get("/runs/{id}/proof", "fetchProof", RUNS, "Download the proof of a run that has ended.")
             .answers(302, "A signed URL of the proof is in Location, valid for 5 minutes.", None)

@@ -136,6 +136,9 @@ pub async fn gates(session: Session, Path(id): Path<String>, query: Query) -> Re
 
 pub const LINEAGE_PARAMETERS: &[&str] = &["format"];
 pub const LINEAGE_FORMATS: [&str; 3] = ["json", "dot", "mermaid"];
+/// Media types of the drawings.
+pub const DOT: &str = "text/vnd.graphviz; charset=utf-8";
+pub const MERMAID: &str = "text/plain; charset=utf-8";
 
 /// `GET /runs/{id}/lineage?format=` -> `{run_id, nodes, edges}`, and `truncated: true` if there are more; or a drawing for
 /// Graphviz or Mermaid.
@@ -147,8 +150,8 @@ pub async fn lineage(session: Session, Path(id): Path<String>, query: Query) -> 
     }
     let lineage = artifact::run_lineage(&session, id).await?.ok_or_else(|| no_run(id))?;
     Ok(match format {
-        "dot" => ([(header::CONTENT_TYPE, "text/vnd.graphviz; charset=utf-8")], lineage.to_dot()).into_response(),
-        "mermaid" => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], lineage.to_mermaid()).into_response(),
+        "dot" => ([(header::CONTENT_TYPE, DOT)], lineage.to_dot()).into_response(),
+        "mermaid" => ([(header::CONTENT_TYPE, MERMAID)], lineage.to_mermaid()).into_response(),
         _ => Json(lineage).into_response(),
     })
 }
