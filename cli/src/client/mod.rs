@@ -7,7 +7,7 @@ pub mod document;
 pub mod download;
 pub mod error;
 pub mod gate;
-mod git;
+pub(crate) mod git;
 pub mod issuer;
 pub mod keyring;
 pub mod plan_file;

@@ -205,7 +205,8 @@ async fn a_thousand_random_changes_of_a_byte_are_all_noticed_and_named() {
 async fn a_run_is_sealed_once_whatever_becomes_of_its_sweepers() {
     let (mut lab, keys) = (Lab::with_bucket().await, Keys::new());
     let key = keys.use_in(&mut lab, "seals.pem");
-    let ctx = &lab.ctx;
+    // With the login of workers, as the sweeper.
+    let ctx = &lab.worker_ctx().await;
     let sealer = Sealer::new(ctx);
     let mut runs = Vec::new();
     for _ in 0..5 {
