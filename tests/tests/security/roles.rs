@@ -14,13 +14,16 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 13] = [
+const WORKER: [&str; 16] = [
     "artifact_origin",
     "artifacts_find",
     "attempt_is_live",
     "attempt_usage_record",
     "db_write_account",
     "db_write_look",
+    "seal_read",
+    "seal_record",
+    "seals_take",
     "steps_claim",
     "steps_finish",
     "sweep_gates",

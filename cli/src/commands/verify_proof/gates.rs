@@ -9,7 +9,7 @@ use nofx_gates::evidence::Evidence;
 use nofx_gates::snapshot::{Snapshot, TreeDigest};
 use nofx_gates::{Limits, unpack};
 use serde_json::Value;
-use shared::domain::gate::{GATE_CHANGE, ON_EVIDENCE};
+use shared::domain::gate::{APPROVAL, GATE_CHANGE, ON_EVIDENCE};
 use shared::domain::provenance::Index;
 use shared::signing::PublicKey;
 use shared::view::{Gate, KeyPurpose};
@@ -28,6 +28,8 @@ const BUDGET: &str = "budget";
 struct Judged<'a> {
     name: &'a str,
     statement: Statement,
+    /// Whether it judged an artifact that the step took.
+    is_artifact: bool,
     /// The evidence, if it is in the proof.
     evidence: Option<Evidence>,
 }
@@ -107,7 +109,7 @@ fn by_evidence<'a>(
             return Err("its evidence and its attestation name different trees".to_owned());
         }
     }
-    Ok(Judged { name: text(&gate["gate_type"]), statement, evidence: read })
+    Ok(Judged { name: text(&gate["gate_type"]), statement, is_artifact: !taken.is_empty(), evidence: read })
 }
 
 /// Verifies that as many people decided a gate as its rule requires. False if that is not proved.
@@ -145,7 +147,21 @@ fn by_people(content: &Value, gate: &Value, options: &Options, report: &mut Repo
         report.doubt_at("waived", "A person waived a gate: nothing shows that what it asked for is so.", Some(name));
     }
     match verify_decision::of_gate(&view, &keys, true) {
-        Ok(decided) if decided.passes => true,
+        Ok(decided) if decided.passes => {
+            let people: BTreeSet<&str> = decided.decisions.iter().map(|one| one.subject.as_str()).collect();
+            let step = planned(content, &gate["step_id"]).unwrap_or(&Value::Null);
+            // A manual step has it in its inputs.
+            let planned = [&step["approval"]["required"], &step["inputs"]["approval"]["required"]];
+            let planned = planned.into_iter().filter_map(Value::as_u64).max().unwrap_or_default();
+            let is_enough = gate["status"] == "waived" || people.len() as u64 >= planned;
+            if !is_enough {
+                report.missing.push(format!(
+                    "the gate {id} ({name}): the plan requires {planned} people, and {} signed",
+                    people.len()
+                ));
+            }
+            is_enough
+        }
         Ok(_) => {
             report.missing.push(format!("the gate {id} ({name}) does not pass by its decisions"));
             false
@@ -189,18 +205,32 @@ fn signatures(content: &Value, options: &Options, report: &mut Report) {
     }
 }
 
-/// A step that is a gate has succeeded only with one that passed.
+/// What the plan says about the step with this id.
+fn planned<'a>(content: &'a Value, step: &Value) -> Option<&'a Value> {
+    let at = items(content, "steps").iter().position(|one| one["id"] == *step)?;
+    content["plan"]["steps"].get(at)
+}
+
+/// A step that is a gate, or needs an approval, has succeeded only with a gate that passed.
 fn steps(content: &Value, report: &mut Report) {
     let gates = items(content, "gates");
     for (at, step) in items(content, "steps").iter().enumerate() {
         let tool = text(&step["tool"]);
-        let is_gate = tool.starts_with(ON_EVIDENCE) || tool.starts_with("manual:");
-        if !is_gate || step["status"] != "succeeded" {
+        let needs_approval = planned(content, &step["id"]).is_some_and(|step| step["approval"].is_object());
+        let wanted = if tool.starts_with(ON_EVIDENCE) || tool.starts_with("manual:") {
+            tool.to_owned()
+        } else if needs_approval {
+            format!("{APPROVAL}{tool}")
+        } else {
+            continue;
+        };
+        if step["status"] != "succeeded" {
             continue;
         }
         let has_passed = gates.iter().any(|gate| {
             gate["step_id"] == step["id"]
-                && gate["gate_type"] == step["tool"]
+                && gate["gate_type"] == wanted.as_str()
+                && gate["voided_at"].is_null()
                 && matches!(text(&gate["status"]), "passed" | "waived")
         });
         if !has_passed {
@@ -217,6 +247,10 @@ fn doubts(judged: &Judged<'_>, report: &mut Report) {
         report.doubt_at("evidence_not_included", message, gate);
         return;
     };
+    if !judged.is_artifact {
+        let message = "The gate judged a folder that the control plane's configuration names, and no artifact.";
+        report.doubt_at("no_artifact_judged", message, gate);
+    }
     for doubt in &evidence.not_proved {
         report.doubt_at(&doubt.code, &doubt.message, gate);
     }
