@@ -12,9 +12,9 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    admin, artifacts, audit, completions, control, costs, decide, demo, deploy, deploy_local, dev, env, exec, gate,
-    get, inbox, keys, limits, link, login, logout, logs, man, member, migrate, migration, open, plan, policy, profile,
-    queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
+    admin, artifacts, audit, completions, control, costs, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
+    inbox, keys, limits, lineage, link, login, logout, logs, man, member, migrate, migration, open, plan, policy,
+    profile, proof, queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -69,7 +69,7 @@ Exit status:
   4  the run waits for a decision (with --exit-when-blocked)
   5  what was named does not exist
   6  nothing answers at the API's address
-  7  nofx verify: the attestation holds, and the gate did not pass
+  7  nofx verify: what was signed holds, and the gate or the run did not pass
   8  you are not logged in, or your token is not valid: nofx login
   130  Ctrl-C
   exec returns the status of its command, or 128 plus the number of the signal that ended it.";
@@ -87,7 +87,7 @@ enum Command {
     Plan(plan::Command),
     /// Judge code in a checkout, without a control plane
     Gate(gate::Command),
-    /// Verify the attestation of a gate with public keys
+    /// Verify the proof of a run, or the attestation of a gate, with public keys
     Verify(verify::Args),
     /// Manage the deployments that this command can call
     #[command(subcommand)]
@@ -142,6 +142,8 @@ enum Call {
     Artifacts(artifacts::Args),
     /// Download an artifact, and check its sha256
     Get(get::Args),
+    /// Show which artifacts of a run were made from which
+    Lineage(lineage::Args),
     /// Open the console in a browser
     Open(open::Args),
     /// List the gates that wait for a decision
@@ -164,7 +166,9 @@ enum Call {
     Pause(control::Args),
     /// Resume a paused run
     Resume(control::Args),
-    /// List the public keys that verify attestations of gates
+    /// Download the proof of a run that has ended: one file that verifies offline
+    Proof(proof::Args),
+    /// List the public keys that verify proofs and attestations
     Keys(keys::Args),
     /// Show and change what gates demand, whatever a plan says
     #[command(subcommand)]
@@ -194,9 +198,9 @@ enum Call {
 /// The commands in the order of `nofx --help`.
 pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Start", &["run", "watch", "dev", "demo"]),
-    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "open"]),
+    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "lineage", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "link", "retry", "cancel", "pause", "resume"]),
-    ("Write and prove", &["plan", "gate", "verify", "keys"]),
+    ("Write and prove", &["plan", "gate", "proof", "verify", "keys"]),
     ("Govern and operate", &["policy", "rules", "audit", "member", "token", "limits", "costs", "queues", "admin"]),
     ("Set up", &["login", "logout", "whoami", "profile", "completions", "man"]),
     ("Work in a checkout", &["deploy", "deploy-local", "migrate", "migration", "worker", "env", "exec"]),
@@ -239,7 +243,7 @@ const SYNONYMS: [(&str, &[&str]); 17] = [
     ("inbox", &["gates", "approvals", "pending"]),
     ("retry", &["rerun", "restart"]),
     ("gate", &["check", "lint", "test", "judge"]),
-    ("verify", &["proof", "prove"]),
+    ("verify", &["prove"]),
     ("profile", &["config", "context"]),
     ("login", &["signin", "auth"]),
     ("logout", &["signout"]),
@@ -341,6 +345,8 @@ impl Call {
             Self::Costs(args) => costs::run(api, &args).await?,
             Self::Limits(args) => limits::run(api, &args).await?,
             Self::Queues(args) => queues::run(api, &args).await?,
+            Self::Lineage(args) => lineage::run(api, &args).await?,
+            Self::Proof(args) => proof::run(api, &args).await?,
             Self::Keys(args) => keys::run(api, &args).await?,
         }
         Ok(ExitCode::SUCCESS)
@@ -348,52 +354,5 @@ impl Call {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn the_help_lists_every_command_once() {
-        let command = command();
-        let names: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-        let listed: BTreeSet<&str> = names.iter().copied().collect();
-        assert_eq!(names.len(), listed.len(), "a command is listed twice");
-        let known: BTreeSet<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-        assert_eq!(listed, known);
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn a_wrong_command_gets_a_suggestion() {
-        for stranger in ["bogus", "secret", "audit"] {
-            let error = suggested(command().try_get_matches_from(["nofx", stranger]).unwrap_err()).to_string();
-            assert!(!error.contains("similar"), "{stranger} is no slip of the fingers: {error}");
-        }
-        for (wrong, meant) in [("aprove", "approve"), ("timelin", "timeline"), ("inbx", "inbox"), ("cancle", "cancel")]
-        {
-            let error = suggested(command().try_get_matches_from(["nofx", wrong]).unwrap_err()).to_string();
-            assert!(error.contains(&format!("a similar subcommand exists: '{meant}'")), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_word_of_another_tool_gets_ours() {
-        let command = command();
-        for (ours, theirs) in SYNONYMS {
-            assert!(command.find_subcommand(ours).is_some(), "{ours}");
-            for word in theirs {
-                assert!(command.find_subcommand(word).is_none(), "{word} is a command");
-                let error = command.clone().try_get_matches_from(["nofx", word, "x"]).unwrap_err();
-                let text = suggested(error).to_string();
-                assert!(text.contains(&format!("'{ours}'")), "{word}: {text}");
-            }
-        }
-        let error = command.clone().try_get_matches_from(["nofx", "plan", "status"]).unwrap_err();
-        assert!(!suggested(error).to_string().contains("show"), "only the first word is a command");
-    }
-}
+#[path = "cli_tests.rs"]
+mod tests;

@@ -23,11 +23,11 @@ begin
 
     with made as (
         insert into nofx.artifact (id, tenant_id, run_id, step_id, attempt, name, type, uri, hash, size_bytes,
-                                   media_type, metadata, created_at)
+                                   media_type, metadata, builder, inputs_sha256, created_at)
         select a.id, i.tenant_id, i.run_id, i.step_id, i.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
-               a.media_type, coalesce(a.metadata, '{}'), p_now
+               a.media_type, coalesce(a.metadata, '{}'), i.builder, i.inputs_sha256, p_now
           from jsonb_to_recordset(v_items)
-               as i(tenant_id text, run_id uuid, step_id uuid, attempt integer, artifacts jsonb)
+               as i(tenant_id text, run_id uuid, step_id uuid, attempt integer, builder text, inputs_sha256 text, artifacts jsonb)
          cross join jsonb_to_recordset(coalesce(i.artifacts, '[]'))
                as a(id uuid, name text, type text, uri text, hash text, size_bytes bigint, media_type text,
                     metadata jsonb)

@@ -200,6 +200,7 @@ fn finish_item(wakeup: &WakeUp) -> FinishItem {
         artifacts: Vec::new(),
         gates: Vec::new(),
         events: Vec::new(),
+        made_by: None,
     }
 }
 

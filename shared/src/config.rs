@@ -44,6 +44,9 @@
 //! | `DECISION_KEY_FILE` | PEM file with the private key that signs decisions about gates, in the form of `SIGNING_KEY_FILE`; not the key of evidence | none |
 //! | `DECISION_KEY_ID` | the KMS key that signs decisions instead: id, ARN or alias | none |
 //! | `DECISION_PUBLIC_KEYS` | PEM text with further public keys of decisions that `GET /keys` lists | none |
+//! | `SEAL_KEY_FILE` | PEM file with the private key that seals ended runs, in the form of `SIGNING_KEY_FILE`; not one of the other keys | none |
+//! | `SEAL_KEY_ID` | the KMS key that seals runs instead: id, ARN or alias | none |
+//! | `SEAL_PUBLIC_KEYS` | PEM text with further public keys of seals that `GET /keys` lists | none |
 //! | `LONG_GATES` | whether plans may have gates of up to 6 hours, because a machine polls their queue | false |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
@@ -79,6 +82,8 @@ pub struct Config {
     pub signing: SigningConfig,
     /// The key of decisions.
     pub decisions: SigningConfig,
+    /// The key of seals.
+    pub seals: SigningConfig,
     pub limits: Limits,
 }
 
@@ -157,7 +162,7 @@ impl RunnerConfig {
 /// Which key signs, and which public keys verify that.
 #[derive(Clone, Debug)]
 pub struct SigningConfig {
-    /// The beginning of its variables: `SIGNING` for evidence, `DECISION` for decisions.
+    /// The beginning of its variables: `SIGNING` for evidence, `DECISION` for decisions, `SEAL` for seals.
     pub purpose: &'static str,
     pub key_file: Option<PathBuf>,
     /// Of a key in KMS.
@@ -170,6 +175,7 @@ impl SigningConfig {
     /// The prefixes of variables.
     pub const EVIDENCE: &'static str = "SIGNING";
     pub const DECISIONS: &'static str = "DECISION";
+    pub const SEALS: &'static str = "SEAL";
 
     /// No key for this purpose.
     pub fn none(purpose: &'static str) -> Self {
@@ -202,6 +208,7 @@ impl Config {
             gate: GateDefaults::default(),
             signing: SigningConfig::default(),
             decisions: SigningConfig::none(SigningConfig::DECISIONS),
+            seals: SigningConfig::none(SigningConfig::SEALS),
             limits: Limits::default(),
         }
     }
@@ -260,6 +267,12 @@ impl Config {
                 key_id: text("DECISION_KEY_ID"),
                 public_keys: text("DECISION_PUBLIC_KEYS"),
                 ..default.decisions
+            },
+            seals: SigningConfig {
+                key_file: text("SEAL_KEY_FILE").map(PathBuf::from),
+                key_id: text("SEAL_KEY_ID"),
+                public_keys: text("SEAL_PUBLIC_KEYS"),
+                ..default.seals
             },
             limits: limits(default.limits)?,
         })

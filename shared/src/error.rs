@@ -53,7 +53,9 @@ codes! {
     GateExpired = "gate_expired", 409;
     IdempotencyConflict = "idempotency_conflict", 409;
     LastAdmin = "last_admin", 409;
+    NotSealed = "not_sealed", 409;
     RunFinished = "run_finished", 409;
+    RunNotFinished = "run_not_finished", 409;
     RunNotRetryable = "run_not_retryable", 409;
     LinkUsed = "link_used", 410;
     PolicyChanged = "policy_changed", 412;

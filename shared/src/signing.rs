@@ -1,6 +1,6 @@
-//! Signs evidence and decisions, each with its own key, in a file or in KMS, and lists the public keys that verify them.
+//! Signs evidence, decisions and seals, each with its own key, in a file or in KMS, and lists the public keys that verify them.
 //!
-//! Only the function `gate` signs evidence, and only `approvals` and `console` sign decisions. Without a usable key they fail
+//! Only the function `gate` signs evidence, only `approvals` and `console` sign decisions, and only the sweeper seals runs. Without a usable key they fail
 //! closed: evidence that nobody can verify proves nothing.
 
 pub mod dsse;

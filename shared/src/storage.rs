@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::digest::hex;
-use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact};
+use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact, RunId, TenantId, proof};
 use crate::error::{Code, Error};
 
 /// The bucket of the artifacts.
@@ -96,6 +96,20 @@ impl Storage {
     pub async fn store_workspace(&self, key: &str, media_type: &str, bytes: Vec<u8>) -> Result<(), Error> {
         let digest = Sha256::digest(&bytes);
         self.put(key, media_type, &digest, bytes).await
+    }
+
+    /// Stores the proof of a run. Only the sweeper may. Each proof has a key of its own, which its digest (hex) is part of.
+    /// Returns its URI.
+    pub async fn store_proof(
+        &self,
+        (tenant, run, generation): (&TenantId, RunId, u64),
+        sha256: &str,
+        bytes: Vec<u8>,
+    ) -> Result<String, Error> {
+        let key = format!("tenants/{tenant}/runs/{run}/proof/{generation}-{sha256}.json");
+        let digest = Sha256::digest(&bytes);
+        self.put(&key, proof::MEDIA_TYPE, &digest, bytes).await?;
+        Ok(self.uri(&key))
     }
 
     /// Reads an artifact and verifies its hash. If it is larger than `max_bytes`, fails before reading.

@@ -9,6 +9,7 @@ mod event;
 mod gate;
 mod key;
 mod limits;
+mod lineage;
 pub mod next;
 mod plan;
 mod policy;

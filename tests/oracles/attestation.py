@@ -1,7 +1,8 @@
 """Checks attestations with securesystemslib (DSSE) and in-toto-attestation (statements and predicates).
 
 Reads {"pem": the public key, "envelope": the envelope} from standard input, and prints a JSON object: what the attestation says, and
-the positions at which a changed character of the envelope was not noticed. `attestation.py key` prints a new private key instead.
+the positions at which a changed character of the envelope was not noticed. `attestation.py key` prints a new private key instead,
+and `attestation.py statement` checks a statement with another predicate than a test's result.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import sys
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
 from in_toto_attestation.predicates.test_result.v0.test_result_pb2 import TestResult
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
@@ -45,6 +47,25 @@ def unnoticed(text, key):
     return sorted(found)
 
 
+def of_statement(message, keyid, unnoticed):
+    """What a seal or a provenance says."""
+    said = {
+        "keyid": keyid,
+        "predicate_type": message.predicate_type,
+        "subjects": [dict(subject.digest) for subject in message.subject],
+        "unnoticed": unnoticed,
+    }
+    if message.predicate_type == "https://slsa.dev/provenance/v1":
+        # The reader refuses unknown fields and times that are none.
+        made = json_format.ParseDict(json_format.MessageToDict(message.predicate), Provenance())
+        said["builder"] = made.run_details.builder.id
+        said["invocation"] = made.run_details.metadata.invocation_id
+        said["started"] = made.run_details.metadata.started_on.ToJsonString()
+        said["made_from"] = [dict(one.digest) for one in made.build_definition.resolved_dependencies]
+        said["byproducts"] = [one.name for one in made.run_details.byproducts]
+    return said
+
+
 def main():
     if sys.argv[1:] == ["key"]:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -61,6 +82,9 @@ def main():
     # Both readers refuse unknown fields.
     message = json_format.Parse(payload, StatementMessage())
     Statement.copy_from_pb(message).validate()
+    if sys.argv[1:] == ["statement"]:
+        print(json.dumps(of_statement(message, keyid, unnoticed(given["envelope"], key))))
+        return
     result = json_format.ParseDict(json_format.MessageToDict(message.predicate), TestResult())
     print(
         json.dumps(

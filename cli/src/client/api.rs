@@ -202,14 +202,18 @@ impl Api {
 
     /// The bytes of an artifact, wherever they are stored.
     pub async fn download(&self, id: ArtifactId) -> Result<Response> {
-        let path = format!("/artifacts/{id}/download");
+        self.download_path(&format!("/artifacts/{id}/download")).await
+    }
+
+    /// The object to which this path redirects.
+    pub async fn download_path(&self, path: &str) -> Result<Response> {
         let mut response =
-            self.execute(self.http.get(self.url(&path))).await.map_err(|error| self.unanswered(error, &path))?;
+            self.execute(self.http.get(self.url(path))).await.map_err(|error| self.unanswered(error, path))?;
         if response.status().is_redirection() {
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             let signed_url = response.url().join(location.unwrap_or_default())?;
             response =
-                self.storage.get(signed_url).send().await.map_err(|error| self.unanswered(error.into(), &path))?;
+                self.storage.get(signed_url).send().await.map_err(|error| self.unanswered(error.into(), path))?;
         }
         let status = response.status();
         if status.is_success() {

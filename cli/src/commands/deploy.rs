@@ -13,6 +13,7 @@ use nofx_local::throwaway::Throwaway;
 use nofx_local::tools::python::{self, PythonEnv};
 use tokio::process::Command;
 
+use crate::client::git;
 use crate::deploy::iam;
 use crate::deploy::package::{self, Architecture, DATABASE_CA};
 use crate::deploy::sam::{self, Environment};
@@ -133,11 +134,23 @@ async fn build(checkout: &Checkout, architecture: Architecture, pid_file: &PidFi
     let bin = zig.program("python").parent().map(Path::to_path_buf);
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(bin.into_iter().chain(env::split_paths(&path))).context("PATH cannot be extended")?;
-    command.env("PATH", path).current_dir(checkout.root()).kill_on_drop(true);
+    command
+        .env("PATH", path)
+        .env("NOFX_REVISION", revision(checkout.root()))
+        .current_dir(checkout.root())
+        .kill_on_drop(true);
     if !run_in_terminal(command).await?.success() {
         bail!("the functions do not compile, see above");
     }
     Ok(())
+}
+
+/// The commit that is built, for the version of the functions in provenance. Empty without Git.
+fn revision(root: &Path) -> String {
+    let commit = git::line(root, &["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
+    let is_changed =
+        git::line(root, &["status", "--porcelain", "--untracked-files=no"]).is_some_and(|line| !line.is_empty());
+    if is_changed && !commit.is_empty() { format!("{commit}-changed") } else { commit }
 }
 
 /// Runs in our own process group, so that the command can read the terminal and Ctrl-C reaches it.

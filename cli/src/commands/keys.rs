@@ -4,6 +4,7 @@ use anyhow::Result;
 use shared::view::{KeyPurpose, SigningKeys};
 
 use crate::client::api::Api;
+use crate::client::keyring;
 use crate::output::color::{DIM, GOOD};
 use crate::output::table::{Table, cell, styled};
 use crate::output::{self, Format, printable_lines};
@@ -16,6 +17,12 @@ pub struct Args {
     /// With --pem: print the keys of decisions instead of those of evidence
     #[arg(long, requires = "pem")]
     decisions: bool,
+    /// With --pem: print the keys of seals instead of those of evidence
+    #[arg(long, requires = "pem", conflicts_with = "decisions")]
+    seals: bool,
+    /// With --pem: print the keys of every purpose, each after a line with its purpose: what nofx verify needs for a proof
+    #[arg(long, requires = "pem", conflicts_with_all = ["decisions", "seals"])]
+    all: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -27,7 +34,17 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         return output::json(&SigningKeys { keys });
     }
     if args.pem {
-        let purpose = if args.decisions { KeyPurpose::Decisions } else { KeyPurpose::Evidence };
+        if args.all {
+            let lines = keys
+                .iter()
+                .flat_map(|key| std::iter::once(keyring::purpose_line(key.purpose)).chain(printable_lines(&key.pem)));
+            return lines.collect::<Vec<_>>().into_iter().try_for_each(output::line);
+        }
+        let purpose = match (args.decisions, args.seals) {
+            (true, _) => KeyPurpose::Decisions,
+            (_, true) => KeyPurpose::Seals,
+            _ => KeyPurpose::Evidence,
+        };
         let keys = keys.iter().filter(|key| key.purpose == purpose);
         return keys.flat_map(|key| printable_lines(&key.pem)).try_for_each(output::line);
     }
@@ -37,6 +54,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         let purpose = match key.purpose {
             KeyPurpose::Evidence => "evidence",
             KeyPurpose::Decisions => "decisions",
+            KeyPurpose::Seals => "seals",
         };
         table.row(vec![cell(&key.keyid), cell(&key.algorithm), cell(purpose), state]);
     }

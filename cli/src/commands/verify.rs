@@ -1,5 +1,5 @@
-//! `nofx verify`: checks the attestation of a gate, or the signed decisions about it, with public keys, also without a control
-//! plane.
+//! `nofx verify`: checks the proof of a run, the attestation of a gate, or the signed decisions about it, with public keys, also
+//! without a control plane.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,8 +17,10 @@ use shared::signing::PublicKey;
 use shared::view::{Artifact, ArtifactSummary, Gate, KeyPurpose, SigningKeys};
 
 use crate::client::api::Api;
+use crate::client::keyring::Keyring;
 use crate::client::{download, resolve, workspace};
 use crate::commands::verify_decision::{self, Covered, Decided};
+use crate::commands::verify_proof;
 use crate::output::color::{BAD, BOLD, DIM, GOOD, WAIT, paint};
 use crate::output::error::NOT_PASSED;
 use crate::output::{self, Format};
@@ -30,15 +32,17 @@ Examples:
   nofx verify GATE --key keys.pem                   what the API has, with your keys
   nofx keys --pem --decisions > people.pem          the keys of decisions of people
   nofx verify gate-unit.intoto.json --key keys.pem --evidence gate-unit.json    without an API
+  nofx keys --pem --all > all.pem                   every key, with its purpose
+  nofx verify proof.json --key all.pem --repo .     the proof of a run, and that its gates judged this checkout
 
 A file may have several decisions about a gate: a JSON array, or JSON lines.
 
 Exit status:
-  0  the attestation holds, and the gate passed
-  1  the attestation does not hold, or something that it names is missing
-  7  the attestation holds, and the gate did not pass, or needs more decisions than the file has")]
+  0  the attestation holds, and the gate passed; the proof holds, and the run succeeded
+  1  the attestation or the proof does not hold, or something that it names is missing
+  7  it holds, and the gate or the run did not pass, or needs more decisions than the file has")]
 pub struct Args {
-    /// Id of a gate, or a file with its attestation (gate-NAME.intoto.json) or with its signed decisions
+    /// Id of a gate, or a file with a proof of a run, with an attestation (gate-NAME.intoto.json) or with signed decisions
     what: String,
     /// File with the public keys that you trust, in PEM; required for a file [default: the keys of the API]
     #[arg(long = "key", value_name = "FILE")]
@@ -52,6 +56,15 @@ pub struct Args {
     /// Check that this folder was judged, packed as nofx run --workspace packs it
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    /// Of a proof: check that its gates judged the files of this checkout
+    #[arg(long, value_name = "DIR")]
+    repo: Option<PathBuf>,
+    /// Of a proof: accept only artifacts of this builder, with or without its version; may be repeated
+    #[arg(long = "builder", value_name = "ID")]
+    builders: Vec<String>,
+    /// Of a proof: a gate about which something is not proved has not passed
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -84,6 +97,9 @@ struct Verified {
 pub async fn run(profile: Option<&str>, args: &Args) -> Result<ExitCode> {
     // No id has these characters: it is a file, also if there is none.
     let mut given = if Path::new(&args.what).is_file() || args.what.contains(['.', '/']) {
+        if let Some(code) = of_proof(args)? {
+            return Ok(code);
+        }
         let given = of_file(args)?;
         if let Some(envelopes) = verify_decision::envelopes(&given.envelope, &given.keys) {
             return decided(&verify_decision::of_file(&envelopes, &given.keys)?, args);
@@ -125,11 +141,44 @@ fn exit_code(verdict: TestVerdict) -> u8 {
     }
 }
 
+/// Verifies a file that is the proof of a run. None if it is something else.
+fn of_proof(args: &Args) -> Result<Option<ExitCode>> {
+    let bytes = read(Path::new(&args.what))?;
+    if !verify_proof::is_proof(&bytes) {
+        for (option, is_given) in
+            [("--repo", args.repo.is_some()), ("--builder", !args.builders.is_empty()), ("--strict", args.strict)]
+        {
+            if is_given {
+                return Err(hinted(format!("{} is no proof of a run", args.what), format!("leave out {option}")));
+            }
+        }
+        return Ok(None);
+    }
+    for (option, is_given) in [
+        ("--evidence", args.evidence.is_some()),
+        ("--archive", args.archive.is_some()),
+        ("--workspace", args.workspace.is_some()),
+    ] {
+        if is_given {
+            return Err(hinted(
+                format!("{option} is for attestations of gates"),
+                "--repo compares a proof with a checkout",
+            ));
+        }
+    }
+    let file = args.keys.as_ref().ok_or_else(missing_keys)?;
+    let (keys, repo, builders) = (Keyring::read(file)?, args.repo.clone(), args.builders.clone());
+    let options = verify_proof::Options { keys, repo, builders, is_strict: args.strict };
+    verify_proof::run(&bytes, &options, args.format.json).map(Some)
+}
+
+fn missing_keys() -> anyhow::Error {
+    hinted("the public keys are missing", "name them with --key; nofx keys --pem prints those of an API")
+}
+
 fn of_file(args: &Args) -> Result<Given> {
     let envelope = read(Path::new(&args.what))?;
-    let file = args.keys.as_ref().ok_or_else(|| {
-        hinted("the public keys are missing", "name them with --key; nofx keys --pem prints those of an API")
-    })?;
+    let file = args.keys.as_ref().ok_or_else(missing_keys)?;
     Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None, gate: None })
 }
 
@@ -248,7 +297,7 @@ fn verify(given: &Given, args: &Args) -> Result<Verified> {
 }
 
 /// Whether this is the result of that gate. The API only says which evidence a gate has.
-fn is_about(result: &TestResult, gate_type: &str, status: GateStatus) -> Result<()> {
+pub fn is_about(result: &TestResult, gate_type: &str, status: GateStatus) -> Result<()> {
     let tests = match result.result {
         TestVerdict::Passed => &result.passed_tests,
         TestVerdict::Warned => &result.warned_tests,

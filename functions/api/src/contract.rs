@@ -20,6 +20,7 @@ use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
 use crate::audit as audit_route;
 use crate::policy as policy_route;
 use crate::run_filter::MAX_TEXT_CHARS;
+use crate::runs::{DOT, LINEAGE_FORMATS, MERMAID};
 
 const RUNS: &str = "Runs";
 const STEPS: &str = "Steps";
@@ -114,8 +115,21 @@ fn runs(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "A page.", gates)
             .with("Link"),
         get("/runs/{id}/lineage", "fetchLineage", RUNS, "Read which artifacts of a run were made from which.")
+            .parameter(
+                "format",
+                json!({
+                    "description": "Another form: `dot` draws the graph for Graphviz, `mermaid` for Mermaid, both as text.",
+                    "type": "string", "enum": LINEAGE_FORMATS, "default": "json",
+                }),
+            )
             .answers(200, "The graph.", schemas.of::<Lineage>())
+            .or_text(DOT)
+            .or_text(MERMAID)
             .example("run", "GET /runs/{id}/lineage"),
+        get("/runs/{id}/proof", "fetchProof", RUNS, "Download the proof of a run that has ended.")
+            .answers(302, "A signed URL of the proof is in Location, valid for 5 minutes.", None)
+            .with("Location")
+            .refuses(&[Code::NotSealed, Code::RunNotFinished]),
     ]
 }
 

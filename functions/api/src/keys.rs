@@ -11,6 +11,7 @@ use shared::view::{KeyPurpose, SigningKey, SigningKeys};
 pub async fn list(State(ctx): State<Ctx>) -> Result<Json<SigningKeys>, Error> {
     let evidence = signing::public_keys(&ctx.config.signing, &ctx.sdk).await?;
     let decisions = signing::public_keys(&ctx.config.decisions, &ctx.sdk).await?;
+    let seals = signing::public_keys(&ctx.config.seals, &ctx.sdk).await?;
     let listed = |keys: Vec<PublicKey>, purpose: KeyPurpose| {
         keys.into_iter().enumerate().map(move |(index, key)| SigningKey {
             keyid: key.keyid().to_owned(),
@@ -20,6 +21,8 @@ pub async fn list(State(ctx): State<Ctx>) -> Result<Json<SigningKeys>, Error> {
             pem: key.to_pem(),
         })
     };
-    let keys = listed(evidence, KeyPurpose::Evidence).chain(listed(decisions, KeyPurpose::Decisions)).collect();
-    Ok(Json(SigningKeys { keys }))
+    let keys = listed(evidence, KeyPurpose::Evidence)
+        .chain(listed(decisions, KeyPurpose::Decisions))
+        .chain(listed(seals, KeyPurpose::Seals));
+    Ok(Json(SigningKeys { keys: keys.collect() }))
 }

@@ -1,4 +1,4 @@
-//! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, costs, artifacts, lineage, workspaces, rules, the policy,
+//! HTTP routes of callers, sessions, tokens, members, plans, runs, timelines, costs, artifacts, lineage, proofs, workspaces, rules, the policy,
 //! the audit, keys, health, and the documents of the API.
 
 mod account;
@@ -14,6 +14,7 @@ mod keys;
 mod members;
 mod plans;
 mod policy;
+mod proofs;
 mod queues;
 mod rules;
 mod run_filter;
@@ -59,9 +60,10 @@ pub fn routes() -> Routes<Ctx> {
         .get(RunsRead, "/runs/{id}/plan", runs::plan)
         .get_with(RunsRead, "/runs/{id}/timeline", PAGE, runs::timeline)
         .get_with(RunsRead, "/runs/{id}/gates", PAGE, runs::gates)
-        .get(RunsRead, "/runs/{id}/lineage", runs::lineage)
+        .get_with(RunsRead, "/runs/{id}/lineage", runs::LINEAGE_PARAMETERS, runs::lineage)
         .get(RunsRead, "/runs/{id}/costs", costs::of_run)
         .get_with(RunsRead, "/costs", costs::PARAMETERS, costs::of_tenant)
+        .get(ArtifactsRead, "/runs/{id}/proof", proofs::download)
         .post(RunsControl, "/runs/{id}/cancel", control::cancel)
         .post(RunsControl, "/runs/{id}/pause", control::pause)
         .post(RunsControl, "/runs/{id}/resume", control::resume)

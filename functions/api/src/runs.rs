@@ -14,7 +14,7 @@ use shared::flow::create_run::{Request, create_run};
 use shared::http::{
     BasePath, Body, Condition, DEFAULT_LIMIT, Query, actor_of, header_text, id_param, next_link, not_given_out, page_of,
 };
-use shared::view::{Lineage, RunCreated, RunDetail};
+use shared::view::{RunCreated, RunDetail};
 
 use crate::run_filter::ListQuery;
 use crate::{artifacts, steps};
@@ -134,10 +134,26 @@ pub async fn gates(session: Session, Path(id): Path<String>, query: Query) -> Re
     Ok(page_of(page.items, next, &query))
 }
 
-/// `GET /runs/{id}/lineage` -> `{run_id, nodes, edges}`, and `truncated: true` if there are more.
-pub async fn lineage(session: Session, Path(id): Path<String>) -> Result<Json<Lineage>, Error> {
+pub const LINEAGE_PARAMETERS: &[&str] = &["format"];
+pub const LINEAGE_FORMATS: [&str; 3] = ["json", "dot", "mermaid"];
+/// Media types of the drawings.
+pub const DOT: &str = "text/vnd.graphviz; charset=utf-8";
+pub const MERMAID: &str = "text/plain; charset=utf-8";
+
+/// `GET /runs/{id}/lineage?format=` -> `{run_id, nodes, edges}`, and `truncated: true` if there are more; or a drawing for
+/// Graphviz or Mermaid.
+pub async fn lineage(session: Session, Path(id): Path<String>, query: Query) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
-    artifact::run_lineage(&session, id).await?.map(Json).ok_or_else(|| no_run(id))
+    let format = query.get("format").unwrap_or(LINEAGE_FORMATS[0]);
+    if !LINEAGE_FORMATS.contains(&format) {
+        return Err(Error::invalid("format", "must be json, dot or mermaid"));
+    }
+    let lineage = artifact::run_lineage(&session, id).await?.ok_or_else(|| no_run(id))?;
+    Ok(match format {
+        "dot" => ([(header::CONTENT_TYPE, DOT)], lineage.to_dot()).into_response(),
+        "mermaid" => ([(header::CONTENT_TYPE, MERMAID)], lineage.to_mermaid()).into_response(),
+        _ => Json(lineage).into_response(),
+    })
 }
 
 /// Who starts a run, if the body names somebody.

@@ -70,6 +70,8 @@ pub fn routes() -> Routes<Ctx> {
             &["gate", "kind", "level", "state", "step", "steps"],
             routes::run::fragment,
         )
+        .get(RunsRead, "/ui/runs/{id}/lineage", routes::lineage::page)
+        .get(ArtifactsRead, "/ui/runs/{id}/proof", routes::lineage::proof)
         .get_with(RunsRead, "/ui/runs/{id}/steps/{ordinal}", &["attempt", "rows"], routes::step::page)
         .get_with(PlansCheck, "/ui/new", &["example", "from"], routes::new::page)
         .post_upload(RunsCreate, "/ui/new", routes::new::start)

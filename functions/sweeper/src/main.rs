@@ -1,14 +1,24 @@
-//! Lambda function `sweeper`: recovers stalled runs. It runs on a schedule and takes no input.
+//! Lambda function `sweeper`: recovers stalled runs, and seals those that have ended. It runs on a schedule and takes no input.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::context::Ctx;
-use shared::flow::sweep::sweep;
+use shared::flow::seal_runs::{Sealer, seal_runs};
+use shared::flow::sweep::{Report, sweep};
 use shared::telemetry;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     telemetry::init();
     let ctx = Ctx::from_env().await?;
-    lambda_runtime::run(service_fn(|_: LambdaEvent<Value>| async { sweep(&ctx).await.map_err(Error::from) })).await
+    let sealer = Sealer::new(&ctx);
+    lambda_runtime::run(service_fn(|_: LambdaEvent<Value>| async { work(&ctx, &sealer).await.map_err(Error::from) }))
+        .await
+}
+
+/// Recovery comes first: open runs matter more than proofs of ended ones.
+async fn work(ctx: &Ctx, sealer: &Sealer) -> Result<Report, shared::error::Error> {
+    let report = sweep(ctx).await;
+    seal_runs(ctx, sealer).await?;
+    report
 }

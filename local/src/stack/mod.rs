@@ -343,7 +343,8 @@ impl Stack {
     ) -> Result<Vec<(&'static str, Health)>> {
         let (mut healths, mut hosts, mut sources) = (Vec::new(), Vec::new(), vec![gateway]);
         let state = &self.options.state;
-        let keys = [SigningKey::ready(state, Signs::Evidence)?, SigningKey::ready(state, Signs::Decisions)?];
+        let keys: Vec<SigningKey> =
+            Signs::ALL.into_iter().map(|purpose| SigningKey::ready(state, purpose)).collect::<Result<_>>()?;
         let mut start = |name, functions, port, processes, runtime: Option<Runtime>| {
             let mut host_config = if runtime.is_some() { host_config } else { workers }.clone();
             for (variable, value) in keys.iter().filter_map(|key| key.variable_of(name)) {

@@ -1,4 +1,4 @@
-//! The keys with which a local stack signs: evidence and decisions each have their own. Only the host that signs gets the
+//! The keys with which a local stack signs: evidence, decisions and seals each have their own. Only the host that signs gets the
 //! path of a file.
 
 use std::fs;
@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use shared::signing::{create_private_key, private_key};
+
+use crate::function::SWEEPER;
 
 /// The host of the HTTP functions, of which `approvals` and `console` sign decisions.
 pub const HTTP_HOST: &str = "http";
@@ -15,16 +17,18 @@ pub const HTTP_HOST: &str = "http";
 pub enum Signs {
     Evidence,
     Decisions,
+    Seals,
 }
 
 impl Signs {
-    pub const ALL: [Self; 2] = [Self::Evidence, Self::Decisions];
+    pub const ALL: [Self; 3] = [Self::Evidence, Self::Decisions, Self::Seals];
 
     /// The file of the key, the variables with its path and its public key, and the host that signs with it.
     const fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
             Self::Evidence => ("key.pem", "SIGNING_KEY_FILE", "SIGNING_PUBLIC_KEYS", "gate"),
             Self::Decisions => ("decisions.pem", "DECISION_KEY_FILE", "DECISION_PUBLIC_KEYS", HTTP_HOST),
+            Self::Seals => ("seals.pem", "SEAL_KEY_FILE", "SEAL_PUBLIC_KEYS", SWEEPER),
         }
     }
 }
@@ -70,9 +74,11 @@ mod tests {
 
     #[test]
     fn only_the_host_that_signs_gets_a_key() {
-        for (purpose, variable, signer) in
-            [(Signs::Evidence, "SIGNING_KEY_FILE", "gate"), (Signs::Decisions, "DECISION_KEY_FILE", "http")]
-        {
+        for (purpose, variable, signer) in [
+            (Signs::Evidence, "SIGNING_KEY_FILE", "gate"),
+            (Signs::Decisions, "DECISION_KEY_FILE", "http"),
+            (Signs::Seals, "SEAL_KEY_FILE", "sweeper"),
+        ] {
             let key = SigningKey { purpose, file: "/key.pem".into(), public: String::new() };
             let hosts: Vec<_> =
                 function::names().chain([HTTP_HOST]).filter(|name| key.variable_of(name).is_some()).collect();
@@ -90,7 +96,9 @@ mod tests {
             assert_eq!(first.public, second.public);
             assert_eq!(PublicKey::from_pem(&first.public).unwrap(), *private_key(&first.file).unwrap().public());
         }
-        assert_ne!(keys[0].public, keys[1].public);
+        assert!(
+            keys[0].public != keys[1].public && keys[1].public != keys[2].public && keys[2].public != keys[0].public
+        );
         fs::remove_dir_all(state).unwrap();
     }
 }

@@ -38,6 +38,7 @@ pub mod policy;
 pub mod redrive;
 pub mod rule;
 pub mod run;
+pub mod seal;
 pub mod step;
 pub mod step_view;
 pub mod sweep;

@@ -145,6 +145,18 @@ pub struct FinishItem {
     pub artifacts: Vec<NewArtifact>,
     pub gates: Vec<NewGate>,
     pub events: Vec<NewEvent>,
+    /// What made the artifacts.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<MadeBy>,
+}
+
+/// What made the artifacts of an attempt. Their rows keep it.
+#[derive(Debug, Clone, Serialize)]
+pub struct MadeBy {
+    /// The function, `@` and its version.
+    pub builder: String,
+    /// sha256 of the canonical JSON of the step's inputs, with references resolved.
+    pub inputs_sha256: String,
 }
 
 /// Identifies an attempt.

@@ -30,6 +30,8 @@ pub mod policy;
 pub mod price;
 pub mod principal;
 pub mod problem;
+pub mod proof;
+pub mod provenance;
 pub mod reference;
 pub mod repair;
 pub mod retry;

@@ -89,6 +89,7 @@ pub fn finish_item(claimed: &Claimed, outcome: Outcome, outputs_limit: usize, ji
             .into_iter()
             .map(|event| NewEvent { payload: bounded_value(event.payload), ..event })
             .collect(),
+        made_by: None,
     }
 }
 
@@ -275,6 +276,7 @@ fn unrecordable(item: FinishItem, why: &Error) -> FinishItem {
         artifacts: Vec::new(),
         gates: Vec::new(),
         events: Vec::new(),
+        made_by: None,
         ..item
     }
 }

@@ -8,6 +8,7 @@ pub mod decide_gate;
 pub mod finish_step;
 pub mod link_gate;
 pub mod queues;
+pub mod seal_runs;
 pub mod store_workspace;
 pub mod sweep;
 

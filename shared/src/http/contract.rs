@@ -114,6 +114,8 @@ pub struct Answer {
     /// None if there is no body.
     pub schema: Option<Value>,
     pub media_type: &'static str,
+    /// Other media types in which it may come, as text.
+    pub texts: Vec<&'static str>,
     /// Names of its headers, apart from `x-request-id`.
     pub headers: Vec<&'static str>,
     /// A recorded example in `tests/tests/functions/shapes`: the file, and the name in it.
@@ -137,7 +139,7 @@ impl Operation {
     pub fn answers(mut self, status: u16, about: &'static str, schema: impl Into<Option<Value>>) -> Self {
         let schema = schema.into();
         let (media_type, headers) = ("application/json", Vec::new());
-        self.answers.push(Answer { status, about, schema, media_type, headers, example: None });
+        self.answers.push(Answer { status, about, schema, media_type, texts: Vec::new(), headers, example: None });
         self
     }
 
@@ -145,6 +147,13 @@ impl Operation {
     #[must_use]
     pub fn as_media_type(mut self, media_type: &'static str) -> Self {
         self.answers.iter_mut().last().into_iter().for_each(|answer| answer.media_type = media_type);
+        self
+    }
+
+    /// The last answer may also come as text of this media type.
+    #[must_use]
+    pub fn or_text(mut self, media_type: &'static str) -> Self {
+        self.answers.iter_mut().last().into_iter().for_each(|answer| answer.texts.push(media_type));
         self
     }
 

@@ -17,7 +17,7 @@ pub struct SigningKey {
     pub keyid: String,
     /// `ecdsa-p256-sha256`: signatures are encoded in DER.
     pub algorithm: String,
-    /// What it signs. It is not valid for the other purpose.
+    /// What it signs. It is not valid for other purposes.
     #[serde(default)]
     pub purpose: KeyPurpose,
     /// Whether new attestations are signed with it.
@@ -36,6 +36,8 @@ pub enum KeyPurpose {
     Evidence,
     /// Decisions of people.
     Decisions,
+    /// Seals of ended runs, and provenance of their artifacts.
+    Seals,
 }
 
 impl SigningKeys {

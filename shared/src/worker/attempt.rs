@@ -10,8 +10,9 @@ use super::Invocation;
 use super::execute::{Ended, Executor};
 use super::prepare::prepare;
 use crate::context::Ctx;
-use crate::db::step::{Claimed, FinishItem};
-use crate::domain::{Outcome, StepError};
+use crate::db::step::{Claimed, FinishItem, MadeBy};
+use crate::domain::digest::canonical_sha256;
+use crate::domain::{ArtifactId, ClaimedStep, Outcome, StepError};
 use crate::flow::finish_step;
 
 /// Executes a claimed step in `span`.
@@ -37,6 +38,49 @@ pub(super) async fn attempt<E: Executor>(
 /// The finish of an attempt that ended with this outcome.
 pub(super) fn finish_item(ctx: &Ctx, claimed: &Claimed, outcome: Outcome) -> FinishItem {
     finish_step::finish_item(claimed, outcome, ctx.config.limits.outputs_bytes, fastrand::f64())
+}
+
+/// The same for an outcome of a handler: records what made its artifacts, and what they were made from.
+pub(super) fn finish_work(
+    ctx: &Ctx,
+    invocation: Invocation,
+    claimed: &Claimed,
+    step: &ClaimedStep,
+    mut outcome: Outcome,
+) -> FinishItem {
+    add_inputs(&mut outcome, step);
+    let mut item = finish_item(ctx, claimed, outcome);
+    if !item.artifacts.is_empty() {
+        item.made_by = canonical_sha256(&step.inputs)
+            .ok()
+            .map(|inputs_sha256| MadeBy { builder: builder(invocation.spec.name), inputs_sha256 });
+    }
+    item
+}
+
+/// The name of a function with the version of its program.
+fn builder(function: &str) -> String {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    match option_env!("NOFX_REVISION").filter(|revision| !revision.is_empty()) {
+        Some(revision) => format!("{function}@{VERSION}+{revision}"),
+        None => format!("{function}@{VERSION}"),
+    }
+}
+
+/// Every artifact that the step took is one that its artifacts were made from. Where a handler says more precisely which were,
+/// only the inputs that it names nowhere are added.
+fn add_inputs(outcome: &mut Outcome, step: &ClaimedStep) {
+    let workspace =
+        step.workspace.iter().flat_map(|given| [Some(&given.archive), given.base.as_ref(), given.diff.as_ref()]);
+    let taken = workspace.flatten().chain(step.artifacts.values()).map(|artifact| artifact.id);
+    let named: Vec<ArtifactId> =
+        outcome.artifacts.iter().flat_map(|artifact| artifact.made_from.iter().copied()).collect();
+    let mut missing: Vec<ArtifactId> = taken.filter(|id| !named.contains(id)).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    for artifact in &mut outcome.artifacts {
+        artifact.made_from.extend(&missing);
+    }
 }
 
 fn panicked(ctx: &Ctx, claimed: &Claimed, panic: &(dyn Any + Send)) -> Ended {

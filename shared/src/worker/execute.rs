@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
-use super::attempt::finish_item;
+use super::attempt::{finish_item, finish_work};
 use super::{Handler, Invocation, ModelCalls, TransactionHandler};
 use crate::context::Ctx;
 use crate::db::step::{self, Claimed, FinishItem, FinishResult, FinishTo};
@@ -51,12 +51,12 @@ pub enum Ended {
 const GRACE: Duration = Duration::from_secs(2);
 
 impl<H: Handler> Executor for WorkThenRecord<H> {
-    async fn execute(&self, ctx: &Ctx, _: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
+    async fn execute(&self, ctx: &Ctx, invocation: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
         let store = ctx.storage.for_step(&step);
         let calls = ModelCalls::of(&ctx.db, claimed);
         let worked = timeout(step.timeout, self.0.handle_with_models(&step, &store, &calls)).await;
         let outcome = worked.unwrap_or_else(|_| timed_out(step.timeout));
-        Ended::ToRecord(Box::new(finish_item(ctx, claimed, outcome)))
+        Ended::ToRecord(Box::new(finish_work(ctx, invocation, claimed, &step, outcome)))
     }
 }
 
@@ -106,7 +106,7 @@ impl<H: TransactionHandler> InTransaction<H> {
             drop(Object::take(object));
             return Ok(Ended::ToRecord(Box::new(finish_item(ctx, claimed, timed_out(step.timeout)))));
         };
-        let item = finish_item(ctx, claimed, outcome);
+        let item = finish_work(ctx, invocation, claimed, &step, outcome);
         let ended = self.end(ctx, invocation, call, transaction, item).await;
         // Triggers and functions of the written tables ran on this connection. Remove what they set or locked for the
         // session.

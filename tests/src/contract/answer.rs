@@ -29,10 +29,10 @@ pub fn problems(method: &str, path: &str, status: u64, media_type: Option<&str>,
         let has_body = body.as_str() != Some("");
         return has_body.then(|| format!("{what} has a body; the document promises none")).into_iter().collect();
     };
-    let Some(content) = media_type.and_then(|media_type| content.get(media_type)) else {
+    let Some((media_type, content)) = media_type.and_then(|media_type| content.get_key_value(media_type)) else {
         return vec![format!("{what} is {media_type:?}, which the document does not promise")];
     };
-    faults(&format!("{template}|{method}|{status}"), &content["schema"], body)
+    faults(&format!("{template}|{method}|{status}|{media_type}"), &content["schema"], body)
         .into_iter()
         .map(|fault| format!("{what}: {fault}"))
         .collect()

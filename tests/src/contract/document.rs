@@ -253,6 +253,9 @@ fn answered(answer: &Answer) -> Value {
             content["example"] = recorded(file, name);
         }
         described["content"] = json!({answer.media_type: content});
+        for media_type in &answer.texts {
+            described["content"][media_type] = json!({"schema": {"type": "string"}});
+        }
     }
     described
 }

@@ -38,9 +38,10 @@ pub struct Page {
 }
 
 /// Routes of `GET` that are no pages: they redirect, or a page loads them.
-const NO_PAGES: [&str; 6] = [
+const NO_PAGES: [&str; 7] = [
     "/ui",
     "/ui/runs/{id}/fragment",
+    "/ui/runs/{id}/proof",
     "/ui/artifacts/signed",
     "/ui/static/app.css",
     "/ui/static/app.js",

@@ -199,6 +199,8 @@ async fn views(site: &Site, runs: &Runs) -> Vec<Page> {
     let (large, timeline, failed) = (runs["large"], runs["long-timeline"], runs["failed-coverage"]);
     let (approved, next) = (site.gate(runs["approved"]).await, site.gate(runs["blocked"]).await);
     let pages = [
+        ("run-lineage", format!("/ui/runs/{}/lineage", runs["documents"])),
+        ("run-lineage-open", format!("/ui/runs/{}/lineage", runs["running"])),
         ("run-large-more-steps", format!("/ui/runs/{large}?steps=100")),
         ("run-large-level", format!("/ui/runs/{large}?level=3")),
         ("run-large-waiting", format!("/ui/runs/{large}?state=ready")),

@@ -17,8 +17,10 @@ use nofx_local::tools::python::{ORACLES, PythonEnv};
 use nofx_tests::lab;
 use serde_json::{Value, json};
 use shared::config::SigningConfig;
+use shared::domain::proof;
+use shared::domain::provenance::Index;
 use shared::error::Error;
-use shared::signing::{PrivateKey, PublicKey, Signer, public_keys};
+use shared::signing::{PrivateKey, PublicKey, Signer, dsse, public_keys};
 use uuid::Uuid;
 
 use crate::target::Target;
@@ -118,6 +120,56 @@ async fn securesystemslib_and_in_toto_accept_an_attestation_and_notice_every_cha
     let passed = Evidence { verdict: Verdict::Passed, tests: None, ..evidence() };
     let said = checked(&signed(&signer, &passed).await.unwrap(), &public).await;
     assert_eq!((&said["result"], &said["passed"]), (&json!("PASSED"), &json!(["gate:unit"])));
+}
+
+/// What a run left that made a text from a file.
+fn content() -> Value {
+    let artifact = |id: &str, is_own: bool, name: &str| {
+        json!({
+            "id": id, "is_own": is_own, "step": if is_own { "write" } else { "" }, "attempt": 1, "name": name, "type": "text",
+            "hash": id.repeat(64), "media_type": "text/plain", "builder": "codegen@0.1.0", "inputs_sha256": "e".repeat(64),
+            "metadata": {"model_served": "m-1", "model_requested": "m"}, "created_at": "2026-11-30T10:00:02.123456+00:00",
+        })
+    };
+    let mut content = json!({
+        "run": {"id": "r", "tenant": "acme", "generation": 1, "status": "succeeded", "plan_digest": "d".repeat(64), "events": 0},
+        "plan": {"goal": "é", "steps": []},
+        "artifacts": [artifact("a", false, "site.tar.gz"), artifact("b", true, "é.md"), artifact("c", true, "log")],
+        "edges": [{"from": "a", "to": "b"}],
+        "steps": [{"id": "s", "name": "write", "tool": "codegen", "handler": "codegen", "refs": []}],
+        "attempts": [{"step": "write", "attempt": 1, "started_at": "2026-11-30T10:00:01.5+00:00"}],
+    });
+    for section in proof::SECTIONS {
+        if content[section].is_null() {
+            content[section] = json!([]);
+        }
+    }
+    content
+}
+
+#[tokio::test]
+async fn securesystemslib_and_in_toto_accept_seals_and_provenance() {
+    let key = PrivateKey::from_pem(&oracle(&["key"], &Value::Null).await).unwrap();
+    let public = key.public().clone();
+    let signer = Signer::with_key(key);
+    let content = content();
+    let checked = async |statement: &Value| -> Value {
+        let envelope = dsse::seal(statement, &signer).await.unwrap().to_string();
+        let said = oracle(&["statement"], &json!({"pem": public.to_pem(), "envelope": envelope})).await;
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let said = checked(&Index::of(&content).statement(&content["artifacts"][1])).await;
+    assert_eq!(
+        said,
+        json!({
+            "keyid": public.keyid(), "predicate_type": "https://slsa.dev/provenance/v1", "unnoticed": [],
+            "subjects": [{"sha256": "b".repeat(64)}], "made_from": [{"sha256": "a".repeat(64)}], "byproducts": ["log"],
+            "builder": "https://nofx.dev/functions/codegen@0.1.0", "invocation": "r/s/1", "started": "2026-11-30T10:00:01.500Z",
+        })
+    );
+    let said = checked(&proof::seal_statement(&content, "2026-11-30T10:00:03Z").unwrap()).await;
+    assert_eq!((&said["predicate_type"], &said["unnoticed"]), (&json!(proof::SEAL_TYPE), &json!([])));
+    assert_eq!(said["subjects"].as_array().map(Vec::len), Some(3));
 }
 
 async fn kms() -> aws_sdk_kms::Client {

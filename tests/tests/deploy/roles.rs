@@ -31,7 +31,7 @@ const CALLS: [(&str, &str, &str); 13] = [
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 18] = [
+const USES: [(&str, &[(&str, &str)]); 20] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_attachment(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_view(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
@@ -49,6 +49,17 @@ const USES: [(&str, &[(&str, &str)]); 18] = [
     ("signing::public_keys(", &[("kms:GetPublicKey", "SigningKey.Arn")]),
     ("config.decisions", &[("kms:GetPublicKey", "DecisionKey.Arn")]),
     ("flow::decide_gate::", &[("kms:Sign", "DecisionKey.Arn"), ("kms:GetPublicKey", "DecisionKey.Arn")]),
+    ("config.seals", &[("kms:GetPublicKey", "SealKey.Arn")]),
+    (
+        "flow::seal_runs",
+        &[
+            ("kms:Sign", "SealKey.Arn"),
+            ("kms:GetPublicKey", "SealKey.Arn"),
+            ("s3:GetObject", "${ArtifactsBucket.Arn}/*"),
+            ("s3:ListBucket", "ArtifactsBucket.Arn"),
+            ("s3:PutObject", "${ArtifactsBucket.Arn}/tenants/*"),
+        ],
+    ),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
     ("secrets.get(", &[("secretsmanager:GetSecretValue", "LlmSecret.Id")]),
 ];

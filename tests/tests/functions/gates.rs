@@ -43,12 +43,12 @@ const TAIL: usize = 1_000;
 pub struct Stack {
     pub lab: Lab,
     pub folder: tempfile::TempDir,
-    key: PublicKey,
+    pub key: PublicKey,
     pub script: Script,
 }
 
 impl Stack {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let key = PrivateKey::generate().expect("a key");
         let public = key.public().clone();
         Self::signing(Signer::with_key(key), public).await
@@ -156,7 +156,7 @@ impl Stack {
     }
 
     /// The rows of gates of a run, the oldest first.
-    async fn gates(&self, run: RunId) -> Vec<Value> {
+    pub async fn gates(&self, run: RunId) -> Vec<Value> {
         let sql = "select to_jsonb(g) from nofx.gate g where run_id = $1 order by created_at, id";
         self.lab.admin.query(sql, &[&run.0]).await.expect("gates").iter().map(|row| row.get(0)).collect()
     }
@@ -187,7 +187,7 @@ impl Stack {
         (row, evidence.expect("evidence"))
     }
 
-    async fn decide(&self, gate: &Value, verb: &str) {
+    pub async fn decide(&self, gate: &Value, verb: &str) {
         let path = format!("/gates/{}/{verb}", gate["id"].as_str().expect("an id"));
         let body = json!({ "actor": "ann", "reason": "it is intended" });
         let answer = Gateway::approvals(&self.lab, Shape::Http).post(&path, &body).await;

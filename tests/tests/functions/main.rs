@@ -27,6 +27,7 @@ mod pages;
 mod plans;
 mod policy;
 mod polling;
+mod proofs;
 mod queues;
 mod routes;
 mod rules;

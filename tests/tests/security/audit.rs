@@ -74,10 +74,13 @@ async fn recorded() -> Lab {
     let gate = gate(&lab, run).await;
     call(&lab.admin, "gate_decide", json!({ "gate_id": gate, "decision": "approve", "envelope": {} })).await;
     call(&lab.admin, "policy_set", json!({ "document": { "gates": {} } })).await;
+    let sql = "insert into nofx.seal (run_id, generation, tenant_id, digest, keyid, uri, size_bytes, events, created_at)
+               select r.id, 1, r.tenant_id, repeat('a', 64), repeat('b', 64), 's3://b/k', 1, r.event_seq, now() from nofx.run r where r.id = $1";
+    lab.admin.execute(sql, &[&run.0]).await.unwrap();
     lab
 }
 
-const KEPT: [&str; 6] = ["event", "audit", "audit_head", "approval", "tenant_event", "policy"];
+const KEPT: [&str; 7] = ["event", "audit", "audit_head", "approval", "tenant_event", "policy", "seal"];
 
 /// Everything in the tables that are kept.
 async fn kept(lab: &Lab) -> Vec<Value> {

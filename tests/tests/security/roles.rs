@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 17] = [
+const WORKER: [&str; 20] = [
     "artifact_origin",
     "artifacts_find",
     "attempt_is_live",
@@ -23,6 +23,9 @@ const WORKER: [&str; 17] = [
     "db_write_look",
     "llm_call_end",
     "llm_call_start",
+    "seal_read",
+    "seal_record",
+    "seals_take",
     "steps_claim",
     "steps_finish",
     "sweep_budgets",

@@ -53,6 +53,9 @@ async fn fill(lab: &mut Lab, tenant: &str) {
         seen: None,
     };
     decide_gate(&lab.ctx, &lab.session(), &decision).await.unwrap();
+    let sql = "insert into nofx.seal (run_id, generation, tenant_id, digest, keyid, uri, size_bytes, events, created_at)
+               select r.id, 1, r.tenant_id, repeat('a', 64), repeat('b', 64), 's3://b/k', 1, r.event_seq, now() from nofx.run r where r.id = $1";
+    lab.admin.execute(sql, &[&run.0]).await.unwrap();
     let rule =
         "insert into nofx.db_write_rule (tenant_id, table_name, allowed_ops) values ($1, 'public.t', '{insert}')";
     lab.admin.execute(rule, &[&tenant]).await.unwrap();

@@ -258,8 +258,8 @@ async fn check_callers(api: &Api, people: &People) -> Result<()> {
 async fn check_keys(api: &Api) -> Result<()> {
     let SigningKeys { keys } = api.get("/keys").await?;
     match keys.as_slice() {
-        [evidence, decisions] if evidence.current && decisions.current => Ok(()),
-        other => bail!("GET /keys lists {} keys, not the two of the stack", other.len()),
+        [evidence, decisions, seals] if evidence.current && decisions.current && seals.current => Ok(()),
+        other => bail!("GET /keys lists {} keys, not the three of the stack", other.len()),
     }
 }
 

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use maud::{Markup, html};
+use shared::db::seal::SealState;
 use shared::domain::ArtifactId;
-use shared::view::{LineageEdge, LineageNode};
+use shared::view::{Lineage, LineageEdge, LineageNode};
 
 use super::graph::{Kind, Node, graph};
 use super::icon::Look;
-use super::layout::Base;
-use super::parts::many;
+use super::layout::{Base, Layout, Part, layout};
+use super::parts::{many, section};
+use super::source::visible;
 use crate::graph::{Edge, nearest};
 
 /// An artifact has no state.
@@ -17,6 +19,8 @@ const ARTIFACT: Look = Look { symbol: "doc", tone: "quiet", word: "" };
 
 /// Artifacts that are drawn. More of them side by side would move what is below them out of sight.
 const DRAWN: usize = 20;
+/// Artifacts that the page of a run lists.
+const LISTED: usize = 200;
 
 /// The graph of artifacts, each a link to its page, with the step that made it. `here` is the artifact that the page is
 /// about. Of a large lineage it shows what is closest to `here`.
@@ -33,6 +37,88 @@ pub fn lineage(base: Base, nodes: &[LineageNode], edges: &[LineageEdge], here: O
         @if let Some(drawing) = graph("Lineage of the artifact", &boxes, &edges) { (drawing) }
         @if shown.len() < nodes.len() {
             p.note { "The closest " (shown.len()) " of " (many(nodes.len() as u64, "artifact", "artifacts")) "." }
+        }
+    }
+}
+
+/// The lineage of a run, and whether the run can be proved.
+#[derive(Debug, Clone, Copy)]
+pub struct LineagePage<'a> {
+    pub base: Base,
+    pub lineage: &'a Lineage,
+    pub seal: &'a SealState,
+    /// Pending gates of the tenant.
+    pub waiting: u64,
+}
+
+/// `GET /ui/runs/{id}/lineage`.
+pub fn lineage_page(page: &LineagePage<'_>) -> String {
+    let LineagePage { base, lineage: drawn, seal, waiting } = *page;
+    let run = drawn.run_id;
+    let content = html! {
+        div.head {
+            div {
+                h1 { "Lineage and proof" }
+                p.facts {
+                    span { a href=(base.to(&format!("runs/{run}"))) { "the run" } }
+                    span { b { (many(drawn.nodes.len() as u64, "artifact", "artifacts")) } }
+                }
+            }
+        }
+        (section("lineage", "Lineage", &html! { p.note { "made from what is on its left" } }, &html! {
+            @if drawn.nodes.is_empty() { p.note { "The run has made no artifacts." } }
+            @else {
+                (lineage(base, &drawn.nodes, &drawn.edges, None))
+                (made_from(base, drawn))
+            }
+        }))
+        (section("proof", "Proof", &html! { p.note { "generation " (seal.generation) } }, &proof(base, page)))
+    };
+    layout(&Layout { part: Part::Runs, waiting, ..Layout::new(base, "Lineage and proof") }, &content)
+}
+
+/// What each artifact was made from, in words.
+fn made_from(base: Base, drawn: &Lineage) -> Markup {
+    let names: HashMap<ArtifactId, &str> = drawn.nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
+    let parents = |node: &LineageNode| -> Vec<&str> {
+        let edges = drawn.edges.iter().filter(|edge| edge.to == node.id);
+        edges.filter_map(|edge| names.get(&edge.from).copied()).collect()
+    };
+    html! {
+        ul.files {
+            @for node in drawn.nodes.iter().take(LISTED) {
+                li data-row {
+                    a href=(base.to(&format!("artifacts/{}", node.id))) { bdi { (visible(&node.name)) } }
+                    span.note {
+                        @let parents = parents(node);
+                        @if parents.is_empty() { (visible(node.made_by())) }
+                        @else {
+                            (visible(node.made_by())) ", from "
+                            @for (at, name) in parents.iter().enumerate() { @if at > 0 { ", " } bdi { (visible(name)) } }
+                        }
+                    }
+                }
+            }
+        }
+        @if drawn.nodes.len() > LISTED { p.note { "The first " (LISTED) " are listed. " code { "nofx lineage " (drawn.run_id) } " lists all." } }
+        @if drawn.truncated { p.note { "There is more than this page reads." } }
+    }
+}
+
+fn proof(base: Base, page: &LineagePage<'_>) -> Markup {
+    let run = page.lineage.run_id;
+    html! {
+        @if page.seal.uri.is_some() {
+            p.prose {
+                "Everything that the run left is sealed: one signed file that anybody can verify with public keys. "
+                a href=(base.to(&format!("runs/{run}/proof"))) { "Download the proof" } "."
+            }
+            p.prose { code { "nofx keys --pem --all > keys.pem" } }
+            p.prose { code { "nofx verify proof.json --key keys.pem" } }
+        } @else if page.seal.has_ended {
+            p.prose { "The run has ended. It is sealed within a minute; reload this page then." }
+        } @else {
+            p.prose { "The run has not ended. It is sealed once it has." }
         }
     }
 }

@@ -44,7 +44,7 @@ pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};
 pub use health::{HealthPage, Letters, health_page};
 pub use inbox::{InboxPage, decided_list, inbox};
 pub use layout::Base;
-pub use lineage::lineage;
+pub use lineage::{LineagePage, lineage, lineage_page};
 pub(crate) use links::DAYS as LINK_DAYS;
 pub use links::{LinkNote, LinkPage, MadeLink, Void, foreign_link_page, link_page, void_link_page};
 pub use login::{LoginPage, login_page};

@@ -8,6 +8,7 @@ pub mod document;
 pub mod gate;
 pub mod health;
 pub mod inbox;
+pub mod lineage;
 pub mod links;
 pub mod login;
 pub mod members;

@@ -215,6 +215,7 @@ impl<'a> Postgres<'a> {
             artifacts: Vec::new(),
             gates,
             events: Vec::new(),
+            made_by: None,
         }
     }
 

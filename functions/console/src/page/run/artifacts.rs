@@ -18,7 +18,12 @@ pub(super) fn artifacts(base: Base, run: &Run) -> Markup {
             p.note { "The newest " (run.artifacts.len()) " of " (run.artifacts_total) " are shown." }
         }
     };
-    section("artifacts", "Artifacts", &html! { p.note { (run.artifacts_total) } }, &body)
+    let aside = html! {
+        p.note {
+            (run.artifacts_total) " · " a href=(base.to(&format!("runs/{}/lineage", run.id))) { "lineage and proof" }
+        }
+    };
+    section("artifacts", "Artifacts", &aside, &body)
 }
 
 /// An artifact: its name leads to its page.

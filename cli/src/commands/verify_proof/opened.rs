@@ -1,0 +1,94 @@
+//! The outside of a proof: its bytes, its seal, and the digests that the seal names.
+
+use nofx_gates::attestation::Envelope;
+use serde_json::Value;
+use shared::domain::proof::{self, Fault, SCHEMA, SEAL_TYPE, SECTIONS, SealPredicate, SectionDigest};
+use shared::view::KeyPurpose;
+
+use super::fault;
+use super::report::Report;
+use crate::client::keyring::Keyring;
+
+/// A proof whose every byte is as it was sealed.
+pub struct Opened {
+    pub content: Value,
+    seal: SealPredicate,
+    keyid: String,
+}
+
+impl Opened {
+    pub fn of(bytes: &[u8], keys: &Keyring) -> Result<Self, Fault> {
+        let Value::Object(mut file) = proof::read(bytes)? else { return Err(fault("", "it is no object")) };
+        if file.get("schema").and_then(Value::as_str) != Some(SCHEMA) {
+            return Err(fault("schema", format!("it is not {SCHEMA}")));
+        }
+        let (content, seal) = (file.remove("content").unwrap_or_default(), file.remove("seal").unwrap_or_default());
+        if let Some(name) = file.keys().find(|name| *name != "schema") {
+            return Err(fault(name.clone(), "a proof has no such member"));
+        }
+        let (predicate, keyid) = opened(&seal, keys)?;
+        matches(&content, &predicate)?;
+        Ok(Self { content, seal: predicate, keyid })
+    }
+
+    pub fn describe(&self, report: &mut Report) {
+        let Self { seal, keyid, .. } = self;
+        report.run = seal.run.clone();
+        report.tenant = seal.tenant.clone();
+        report.generation = seal.generation;
+        report.status = seal.status.clone();
+        report.sealed_at = seal.sealed_at.clone();
+        report.check("seal", format!("a key that you trust, {keyid}"));
+        report.check("sections", format!("{} are as they were sealed", SECTIONS.len()));
+    }
+}
+
+/// The signed predicate, and the key that signed it. The key id is not signed, so the envelope must be written in the only way
+/// that we write it.
+fn opened(seal: &Value, keys: &Keyring) -> Result<(SealPredicate, String), Fault> {
+    let wrong = |message: String| fault("seal", message);
+    let canonical = |value: &Value| serde_json_canonicalizer::to_vec(value).map_err(|error| wrong(error.to_string()));
+    let bytes = canonical(seal)?;
+    let envelope = Envelope::read(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let again = envelope.to_json().and_then(|json| serde_json::from_slice::<Value>(&json));
+    if canonical(&again.map_err(|error| wrong(error.to_string()))?)? != bytes || envelope.keyids().len() != 1 {
+        return Err(wrong("the envelope is not written as seals are".to_owned()));
+    }
+    let verified = envelope.verify(&keys.keys(KeyPurpose::Seals), 1).map_err(|error| wrong(error.to_string()))?;
+    let statement = verified.statement().map_err(|error| wrong(error.to_string()))?;
+    if statement.predicate_type != SEAL_TYPE {
+        return Err(wrong(format!("the statement is no seal but {}", statement.predicate_type)));
+    }
+    let predicate = serde_json::from_value(statement.predicate).map_err(|error| wrong(error.to_string()))?;
+    Ok((predicate, verified.keyids.into_iter().next().unwrap_or_default()))
+}
+
+/// Whether every section is what was sealed.
+fn matches(content: &Value, seal: &SealPredicate) -> Result<(), Fault> {
+    let names: Vec<&String> = content.as_object().map(|content| content.keys().collect()).unwrap_or_default();
+    if names != SECTIONS || seal.sections.keys().collect::<Vec<_>>() != SECTIONS {
+        return Err(fault("content", "it does not have the sections of a proof"));
+    }
+    for (name, sealed) in &seal.sections {
+        let section = &content[name];
+        let found = SectionDigest::of(section).map_err(|error| fault(format!("content.{name}"), error.to_string()))?;
+        if *sealed != found {
+            let path = format!("content.{name}{}", sealed.difference(&found, section));
+            return Err(fault(path, format!("the section {name} was changed after it was sealed")));
+        }
+    }
+    let run = &content["run"];
+    for (path, sealed) in [
+        ("id", Value::from(seal.run.as_str())),
+        ("tenant", seal.tenant.as_str().into()),
+        ("generation", seal.generation.into()),
+        ("status", seal.status.as_str().into()),
+        ("plan_digest", seal.plan_digest.as_str().into()),
+        ("events", seal.events.into()),
+    ] {
+        if run[path] != sealed {
+            return Err(fault(format!("content.run.{path}"), "the seal says something else"));
+        }
+    }
+    Ok(())
+}
