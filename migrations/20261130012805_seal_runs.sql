@@ -59,6 +59,7 @@ create trigger records_go_with_their_run after delete on nofx.seal
 alter table nofx.seal enable always trigger records_are_kept;
 alter table nofx.seal enable always trigger records_go_with_their_run;
 
+
 -- Copies of the files in functions/. Change those files, not this one.
 
 -- functions/seals.sql sha256=d0df8c12ac0ca9c0f8bc7fac4ece9d5001aa3c4aa6807e67ce867bf6dc018279
@@ -296,7 +297,7 @@ revoke execute on function nofx.seal_is_sound(text, integer, text, bigint, bigin
     nofx.seal_value(jsonb, integer), nofx.seal_artifact_ids(nofx.run, integer), nofx.seal_steps(uuid), nofx.seal_attempts(uuid),
     nofx.seal_events(uuid, integer), nofx.seal_artifacts(nofx.run, uuid[], integer), nofx.seal_gates(uuid) from public;
 
--- functions/step_facts_insert.sql sha256=b9688b7669fb127ad29a9fa3b194f95d3995c30ec5649b6745346ba0ee0a9f6d
+-- functions/step_facts_insert.sql sha256=0372c7584c6140ace6ed71a0bf312da51d7a81bbd742fc0e4d8816e7b8034c35
 -- Stores the artifacts, gates and events that finished attempts leave behind. Returns their events; null if there are none, which is the usual
 -- case.
 create or replace function nofx.step_facts_insert(p_items jsonb, p_done uuid[], p_now timestamptz)
@@ -359,11 +360,12 @@ begin
                as g(id uuid, gate_type text, status text, on_pass text, subject jsonb, evidence_uri text, reason text,
                     expires_after_s integer)
           left join lateral (
-            -- What evidence decides needs no rule. Whether changed checks count is asked by the system, so the policy alone says who decides.
+            -- What evidence decides needs no rule. Whether changed checks count, and for more money,
+            -- the system asks, so the policy alone says who decides.
             select nofx.approval_strictest(q.asked, nofx.approval_policy(i.tenant_id)) as rule,
                    nofx.step_binding(q.id, g.subject, g.evidence_uri) as bound,
                    p_now + make_interval(secs => nofx.approval_seconds(q.asked -> 'remind_after_s')) as remind_at
-              from (select s.id, case when g.gate_type = 'manual:gate-change' then '{}' else nofx.approval_asked(s) end as asked
+              from (select s.id, case when g.gate_type in ('manual:gate-change', 'budget') then '{}' else nofx.approval_asked(s) end as asked
                       from nofx.step s where s.id = i.step_id) q
              where g.status = 'pending'
             offset 0) a on true
