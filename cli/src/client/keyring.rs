@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use shared::signing::PublicKey;
-use shared::view::KeyPurpose;
+use shared::view::{KeyPurpose, SigningKey};
 
 const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const END: &str = "-----END PUBLIC KEY-----";
@@ -21,8 +21,13 @@ fn word(purpose: KeyPurpose) -> &'static str {
 }
 
 /// The line before a key that says what it signs. PEM readers ignore text outside of blocks.
-pub fn purpose_line(purpose: KeyPurpose) -> String {
+fn purpose_line(purpose: KeyPurpose) -> String {
     format!("# {}", word(purpose))
+}
+
+/// Public keys as PEM, each after a line with its purpose.
+pub fn pem(keys: &[SigningKey]) -> String {
+    keys.iter().map(|key| format!("{}\n{}\n", purpose_line(key.purpose), key.pem.trim_end())).collect()
 }
 
 impl Keyring {

@@ -1,25 +1,28 @@
-//! `nofx demo`: runs the sample plans and checks how each ends.
+//! `nofx demo`: runs the sample plans, checks how each ends, and verifies the proof of the last one.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nofx_local::checkout::Checkout;
 use nofx_local::port;
 use nofx_local::process::signals::Signals;
 use nofx_local::report::{self, printable};
 use nofx_local::tools::node;
 use shared::domain::gate::Decision;
-use shared::domain::{GateStatus, RunStatus, StepStatus};
-use shared::view::RunDetail;
+use shared::domain::{GateStatus, RunId, RunStatus, StepStatus};
+use shared::view::{RunDetail, SigningKeys};
 use tokio::time::timeout;
 
 use crate::client::api::Api;
 use crate::client::gate;
+use crate::client::keyring::{self, Keyring};
 use crate::client::submission::{self, Submission};
 use crate::commands::artifacts::size;
 use crate::commands::dev::{self, DevStack};
 use crate::commands::watch::follow;
+use crate::commands::{proof, verify_proof};
 use crate::output::color::command;
 use crate::output::{self, count, state};
 
@@ -32,6 +35,9 @@ pub struct Args {
 
 /// The first time, gates install a TypeScript toolchain.
 const PLAN_LIMIT: Duration = Duration::from_mins(15);
+
+/// How long to wait for a seal: several rounds of the sweeper.
+const SEAL_LIMIT: Duration = Duration::from_secs(150);
 
 /// A sample plan and its expected end.
 struct Sample {
@@ -120,14 +126,18 @@ pub async fn run(checkout: &Checkout, args: &Args) -> Result<()> {
 /// Runs the samples as one caller, decides their gates as another, and checks how each ends. Returns one that failed as it
 /// should.
 pub async fn run_samples(api: &Api, decider: &Api, checkout: &Checkout) -> Result<Option<String>> {
-    let (mut problems, mut failed) = (Vec::new(), None);
+    let (mut problems, mut failed, mut succeeded) = (Vec::new(), None, None);
     for sample in &SAMPLES {
         println!("\n{}", sample.title);
         let problem = match timeout(PLAN_LIMIT, run_sample(api, decider, checkout, sample)).await {
             Ok(Ok(detail)) => {
                 print_result(&detail)?;
-                if detail.run.status == RunStatus::Failed {
-                    failed.get_or_insert(detail.run.id.to_string());
+                match detail.run.status {
+                    RunStatus::Failed => {
+                        failed.get_or_insert(detail.run.id.to_string());
+                    }
+                    RunStatus::Succeeded => succeeded = Some(detail.run.id),
+                    _ => {}
                 }
                 mismatch(sample, &detail)
             }
@@ -137,6 +147,13 @@ pub async fn run_samples(api: &Api, decider: &Api, checkout: &Checkout) -> Resul
         if let Some(problem) = problem {
             println!("  not as expected: {problem}");
             problems.push(format!("{}: {problem}", sample.file));
+        }
+    }
+    if let Some(run) = succeeded {
+        println!("\nthe proof of the last run, verified with public keys alone");
+        if let Err(error) = prove(api, checkout, run).await {
+            println!("  not as expected: {error:#}");
+            problems.push(format!("its proof: {error:#}"));
         }
     }
     if problems.is_empty() {
@@ -162,6 +179,29 @@ async fn run_sample(api: &Api, decider: &Api, checkout: &Checkout, sample: &Samp
     let id = created.id.to_string();
     println!("  run {id}  {}", api.url(&format!("/ui/runs/{id}")));
     follow(api, created.id, async |_| approve_all(decider, &id).await).await
+}
+
+/// Saves the proof of a run as `nofx proof` does, and verifies it as `nofx verify` does.
+async fn prove(api: &Api, checkout: &Checkout, run: RunId) -> Result<()> {
+    let file = checkout.local().join("demo-proof.json");
+    let bytes = proof::fetch(api, &run.to_string(), SEAL_LIMIT).await?;
+    fs::write(&file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    let SigningKeys { keys } = api.get("/keys").await?;
+    let options = verify_proof::Options {
+        keys: Keyring::of(&keyring::pem(&keys))?,
+        repo: None,
+        builders: Vec::new(),
+        is_strict: false,
+    };
+    let report = verify_proof::check(&bytes, &options)?;
+    for line in report.text().lines() {
+        println!("  {line}");
+    }
+    ensure!(report.passes, "the proof does not pass");
+    let save = command(format!("{} keys --pem --all > keys.pem", output::program()));
+    let verify = command(format!("{} verify {} --key keys.pem", output::program(), file.display()));
+    println!("  again, without the stack: {save}, then {verify}");
+    Ok(())
 }
 
 /// Approves all pending gates of a run.

@@ -35,10 +35,7 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
     }
     if args.pem {
         if args.all {
-            let lines = keys
-                .iter()
-                .flat_map(|key| std::iter::once(keyring::purpose_line(key.purpose)).chain(printable_lines(&key.pem)));
-            return lines.collect::<Vec<_>>().into_iter().try_for_each(output::line);
+            return printable_lines(&keyring::pem(&keys)).try_for_each(output::line);
         }
         let purpose = match (args.decisions, args.seals) {
             (true, _) => KeyPurpose::Decisions,

@@ -52,7 +52,7 @@ struct Saved {
 /// Waits until the run is sealed. A file is written completely or not at all.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let run = resolve::run(api, &args.run).await?;
-    let bytes = download(api, &run.to_string(), Duration::from_secs(args.timeout)).await?;
+    let bytes = fetch(api, &run.to_string(), Duration::from_secs(args.timeout)).await?;
     let file: Value =
         proof::read(&bytes).map_err(|fault| anyhow::anyhow!("the proof is damaged: {}", fault.message))?;
     if file["content"]["run"]["id"] != run.to_string() {
@@ -79,7 +79,8 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
     Ok(())
 }
 
-async fn download(api: &Api, run: &str, limit: Duration) -> Result<Vec<u8>> {
+/// Downloads a proof, and waits at most `limit` until the run is sealed.
+pub async fn fetch(api: &Api, run: &str, limit: Duration) -> Result<Vec<u8>> {
     let start = Instant::now();
     loop {
         match api.download_path(&format!("/runs/{run}/proof")).await {
