@@ -12,8 +12,8 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    admin, artifacts, audit, completions, control, costs, decide, demo, deploy, deploy_local, dev, env, exec, gate, get,
-    inbox, keys, limits, lineage, link, login, logout, logs, man, member, migrate, migration, open, plan, policy,
+    admin, artifacts, audit, completions, control, costs, decide, demo, deploy, deploy_local, dev, env, exec, gate,
+    get, inbox, keys, limits, lineage, link, login, logout, logs, man, member, migrate, migration, open, plan, policy,
     profile, proof, queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};

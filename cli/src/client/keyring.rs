@@ -21,7 +21,7 @@ fn word(purpose: KeyPurpose) -> &'static str {
 }
 
 /// The line before a key that says what it signs. PEM readers ignore text outside of blocks.
-fn purpose_line(purpose: KeyPurpose) -> String {
+pub fn purpose_line(purpose: KeyPurpose) -> String {
     format!("# {}", word(purpose))
 }
 
