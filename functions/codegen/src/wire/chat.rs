@@ -10,10 +10,8 @@ use crate::usage;
 pub(super) fn body(wish: Wish<'_>, provider: Provider) -> Value {
     let parameters = wish.parameters;
     // OpenAI replaced `max_tokens`. Other servers know only the older name.
-    let (limit, is_openai) = match provider {
-        Provider::OpenAi => ("max_completion_tokens", true),
-        _ => ("max_tokens", false),
-    };
+    let is_openai = provider == Provider::OpenAi;
+    let limit = if is_openai { "max_completion_tokens" } else { "max_tokens" };
     let mut body = json!({
         "model": wish.model,
         "messages": [
