@@ -21,7 +21,7 @@ pub(super) fn rows(models: &ModelPolicy) -> [Row; 5] {
             format!("only {} may be asked", many(allowed.len() as u64, "provider or model", "providers or models"))
         }
     };
-    let priced = match models.prices.len() {
+    let table = match models.prices.len() {
         0 => "prices are those of the release".to_owned(),
         count => format!("{} of the tenant replace those of the release", many(count as u64, "price", "prices")),
     };
@@ -33,9 +33,9 @@ pub(super) fn rows(models: &ModelPolicy) -> [Row; 5] {
     let day = budget(models.budgets.day_usd_micros, "a day (UTC)");
     let month = budget(models.budgets.month_usd_micros, "a month (UTC)");
     [
-        ("Order", "models.order", list(order.collect()), ordered.to_owned()),
-        ("Models that may be asked", "models.allow", list(models.allow.clone().unwrap_or_default()), allowed),
-        ("Prices", "models.prices", list(prices.collect()), priced),
+        ("Order", "models.order", list(&order.collect::<Vec<_>>()), ordered.to_owned()),
+        ("Models that may be asked", "models.allow", list(models.allow.as_deref().unwrap_or_default()), allowed),
+        ("Prices", "models.prices", list(&prices.collect::<Vec<_>>()), table),
         ("Budget of a day", "models.budgets.day_usd", day.0, day.1),
         ("Budget of a month", "models.budgets.month_usd", month.0, month.1),
     ]
@@ -48,7 +48,7 @@ fn budget(cap: Option<MicroUsd>, period: &str) -> (Markup, String) {
     }
 }
 
-fn list(entries: Vec<String>) -> Markup {
+fn list(entries: &[String]) -> Markup {
     html! {
         @if entries.is_empty() { code { "none" } }
         @for entry in entries.iter().take(ENTRIES) { code { bdi { (visible(entry)) } } br; }
