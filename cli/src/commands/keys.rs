@@ -10,6 +10,7 @@ use crate::output::table::{Table, cell, styled};
 use crate::output::{self, Format, printable_lines};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Args {
     /// Print the keys as PEM, to keep them in a file
     #[arg(long, conflicts_with = "json")]

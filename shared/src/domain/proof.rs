@@ -4,6 +4,7 @@
 //! the sections of [`SECTIONS`]. The seal names the sha256 of each section's canonical JSON.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -123,8 +124,14 @@ pub fn seal_statement(content: &Value, sealed_at: &str) -> Result<Value, serde_j
 }
 
 /// The file: canonical JSON of the content and its seal.
-pub fn file(content: Value, seal: Value) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json_canonicalizer::to_vec(&json!({ "content": content, "schema": SCHEMA, "seal": seal }))
+pub fn file(content: &Value, seal: &Value) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    struct File<'a> {
+        content: &'a Value,
+        schema: &'static str,
+        seal: &'a Value,
+    }
+    serde_json_canonicalizer::to_vec(&File { content, schema: SCHEMA, seal })
 }
 
 /// Why a file is not a proof, and where.
@@ -218,7 +225,10 @@ pub fn path_at(bytes: &[u8], offset: usize) -> String {
                 path.push('.');
                 path.push_str(key);
             }
-            Frame::List(index) => path.push_str(&format!("[{index}]")),
+            // Writing to a String cannot fail.
+            Frame::List(index) => {
+                let _ = write!(path, "[{index}]");
+            }
         }
     }
     path
@@ -264,7 +274,7 @@ mod tests {
 
     #[test]
     fn another_spelling_is_refused_and_its_place_is_named() {
-        let bytes = file(content(), json!({ "sig": "x" })).unwrap();
+        let bytes = file(&content(), &json!({ "sig": "x" })).unwrap();
         assert_eq!(read(&bytes).unwrap()["schema"], SCHEMA);
         let text = String::from_utf8(bytes).unwrap();
         for (from, to, path) in [

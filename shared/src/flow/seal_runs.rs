@@ -66,14 +66,14 @@ pub async fn seal_runs(ctx: &Ctx, sealer: &Sealer) -> Result<u64, Error> {
     }
     // Without a usable key nothing is taken, so that nothing waits longer than the mistake.
     sealer.signer.check()?;
-    let (start, mut sealed, mut failure) = (Instant::now(), 0, None);
+    let (start, mut done, mut failure) = (Instant::now(), 0, None);
     loop {
         let taken = seal::seals_take(&ctx.db, TAKEN).await?;
         let count = taken.len();
         let results = stream::iter(&taken).map(|run| seal_run(ctx, sealer, run)).buffer_unordered(CONCURRENT);
         for result in results.collect::<Vec<_>>().await {
             match result {
-                Ok(is_new) => sealed += u64::from(is_new),
+                Ok(is_new) => done += u64::from(is_new),
                 Err(error) => {
                     telemetry::report(&error, "seal a run");
                     failure = Some(error);
@@ -84,10 +84,10 @@ pub async fn seal_runs(ctx: &Ctx, sealer: &Sealer) -> Result<u64, Error> {
             break;
         }
     }
-    if sealed > 0 {
-        info!(sealed, "sealed runs");
+    if done > 0 {
+        info!(done, "sealed runs");
     }
-    failure.map_or(Ok(sealed), Err)
+    failure.map_or(Ok(done), Err)
 }
 
 /// Seals one run. Returns false if there is nothing to seal any more.
@@ -118,7 +118,7 @@ impl Draft {
         let keyid = seal["signatures"][0]["keyid"].as_str().unwrap_or_default().to_owned();
         let number = |field: &str| content["run"][field].as_u64().unwrap_or_default();
         let (generation, events) = (number("generation"), number("events"));
-        let file = proof::file(content, seal).map_err(unwritable)?;
+        let file = proof::file(&content, &seal).map_err(unwritable)?;
         let (tenant_id, run_id) = (run.tenant_id.clone(), run.run_id);
         let (digest, size_bytes) = (sha256_hex(&file), file.len() as u64);
         let seal = NewSeal { tenant_id, run_id, generation, digest, keyid, uri: String::new(), size_bytes, events };
@@ -192,7 +192,7 @@ async fn documents(ctx: &Ctx, content: &mut Value) -> Result<Value, Error> {
                 // A retry does not bring it back, and the rest is worth a seal.
                 Err(Error::Conflict(..)) => document["omitted"] = json!("changed"),
                 Err(Error::NotFound(_) | Error::Forbidden(_) | Error::Invalid(_)) => {
-                    document["omitted"] = json!("missing")
+                    document["omitted"] = json!("missing");
                 }
                 Err(error) => return Err(error),
             }
@@ -207,6 +207,6 @@ async fn provenance(content: &Value, signer: &Signer) -> Result<Value, Error> {
     let index = Index::of(content);
     let own = content["artifacts"].as_array().into_iter().flatten().filter(|artifact| artifact["is_own"] == true);
     let statements: Vec<Value> = own.take(MAX_PROVENANCE).map(|artifact| index.statement(artifact)).collect();
-    let signed = stream::iter(&statements).map(|statement| dsse::seal(statement, signer)).buffered(SIGNATURES);
-    signed.try_collect::<Vec<_>>().await.map(Value::from)
+    let envelopes = stream::iter(&statements).map(|statement| dsse::seal(statement, signer)).buffered(SIGNATURES);
+    envelopes.try_collect::<Vec<_>>().await.map(Value::from)
 }

@@ -168,7 +168,7 @@ fn documents(content: &Value, report: &mut Report) {
         }
         match document["text"].as_str() {
             Some(content) if Some(sha256_hex(content.as_bytes()).as_str()) == document["sha256"].as_str() => {
-                included += 1
+                included += 1;
             }
             Some(_) => {
                 let message = "it does not have the digest of its artifact";

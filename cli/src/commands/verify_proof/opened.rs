@@ -33,11 +33,11 @@ impl Opened {
 
     pub fn describe(&self, report: &mut Report) {
         let Self { seal, keyid, .. } = self;
-        report.run = seal.run.clone();
-        report.tenant = seal.tenant.clone();
+        report.run.clone_from(&seal.run);
+        report.tenant.clone_from(&seal.tenant);
         report.generation = seal.generation;
-        report.status = seal.status.clone();
-        report.sealed_at = seal.sealed_at.clone();
+        report.status.clone_from(&seal.status);
+        report.sealed_at.clone_from(&seal.sealed_at);
         report.check("seal", format!("a key that you trust, {keyid}"));
         report.check("sections", format!("{} are as they were sealed", SECTIONS.len()));
     }
