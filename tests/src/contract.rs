@@ -27,6 +27,7 @@ pub fn files() -> Vec<(PathBuf, String)> {
     let schemas = sha256_hex(document["components"]["schemas"].to_string().as_bytes());
     vec![
         (path("functions/api/assets/docs.html"), page::reference(&document)),
+        (path("functions/api/assets/schemas.html"), page::schemas(&document)),
         (path("functions/api/assets/errors.html"), page::errors(&errors)),
         (path("openapi.json"), format!("{document:#}\n")),
         (path("shared/src/view/digest.txt"), format!("{schemas}\n")),

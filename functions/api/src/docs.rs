@@ -24,6 +24,11 @@ pub async fn reference() -> Response {
     document("text/html; charset=utf-8", include_str!("../assets/docs.html"))
 }
 
+/// `GET /docs/schemas`: the bodies of requests and answers.
+pub async fn schemas() -> Response {
+    document("text/html; charset=utf-8", include_str!("../assets/schemas.html"))
+}
+
 /// `GET /docs/errors`: `docs/errors.md`. The `type` of a problem document is the address of one of its sections.
 pub async fn errors() -> Response {
     document("text/html; charset=utf-8", include_str!("../assets/errors.html"))

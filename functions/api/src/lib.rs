@@ -52,6 +52,7 @@ pub fn routes() -> Routes<Ctx> {
         .post(PlansCheck, "/plans/check", plans::check)
         .get(Public, "/openapi.json", docs::openapi)
         .get(Public, "/docs", docs::reference)
+        .get(Public, "/docs/schemas", docs::schemas)
         .get(Public, "/docs/errors", docs::errors)
         .get(Public, "/docs/style.css", docs::style)
         .post(RunsCreate, "/runs", runs::create)

@@ -13,7 +13,7 @@ use shared::http::{BodyKind, ProblemDocument, Route};
 use super::path;
 
 /// Routes that answer with pages and are not in the document.
-pub const PAGES: [&str; 3] = ["/docs", "/docs/errors", "/docs/style.css"];
+pub const PAGES: [&str; 4] = ["/docs", "/docs/schemas", "/docs/errors", "/docs/style.css"];
 
 /// Groups of operations, in the order of the page.
 const GROUPS: [&str; 12] = [

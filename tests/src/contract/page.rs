@@ -31,7 +31,7 @@ pub fn reference(document: &Value) -> String {
                     }
                 }
             }
-            a href="#schemas" { "Schemas" }
+            a href="docs/schemas" { "Schemas" }
             a href="docs/errors" { "Error codes" }
             a href="openapi.json" { "openapi.json" }
         }
@@ -50,18 +50,31 @@ pub fn reference(document: &Value) -> String {
                     }
                 }
             }
-            section id="schemas" {
-                h2 { "Schemas" }
-                @for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
-                    details {
-                        summary { code { (name) } " " span { (first_sentence(&schema["description"])) } }
-                        div id=(name) { (fields(schema, About::FirstSentence)) }
-                    }
+        }
+    };
+    page("API of the NOFX control plane", "docs/style.css", &body)
+}
+
+/// The page of the schemas, `GET /docs/schemas`. Links to schemas are written for the page `GET /docs`.
+pub fn schemas(document: &Value) -> String {
+    let body = html! {
+        nav aria-label="Contents" {
+            strong { (text(&document["info"]["title"])) } " " small { (text(&document["info"]["version"])) }
+            a href="../docs" { "API" }
+            a href="errors" { "Error codes" }
+            a href="../openapi.json" { "openapi.json" }
+        }
+        main {
+            h1 { "Schemas" }
+            @for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
+                details {
+                    summary { code { (name) } " " span { (first_sentence(&schema["description"])) } }
+                    div id=(name) { (fields(schema, About::FirstSentence)) }
                 }
             }
         }
     };
-    page("API of the NOFX control plane", "docs/style.css", &body)
+    page("Schemas of the NOFX control plane", "style.css", &body).replace("docs/schemas#", "#")
 }
 
 /// Renders a Markdown page whose headings have anchors.
@@ -329,7 +342,7 @@ fn conditional(rule: &Value) -> Markup {
 /// The type of a value, with a link if it has a name; or its values.
 fn kind(schema: &Value) -> Markup {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
-        return html! { a href=(format!("#{name}")) { (name) } };
+        return html! { a href=(format!("docs/schemas#{name}")) { (name) } };
     }
     if let Some(choices) = schema["anyOf"].as_array() {
         // Those with a description stand below the field.

@@ -118,7 +118,7 @@ async fn the_document_and_its_pages_lead_to_the_api_that_shows_them() {
         let address = refusal.split("](").nth(1).and_then(|rest| rest.split(')').next()).expect("a link");
         assert_eq!(api.follow("/openapi.json", address).await.status, 200, "{shape:?}");
 
-        for path in ["/docs", "/docs/errors"] {
+        for path in ["/docs", "/docs/schemas", "/docs/errors"] {
             let page = api.gateway.get(path).await;
             let hrefs = hrefs(&page);
             assert!(hrefs.len() > 3, "{path}: {hrefs:?}");
