@@ -137,7 +137,7 @@ async fn the_data_api_reads_the_rows_of_the_tenant_of_a_member_and_nothing_else(
                 Err(refused) => assert_eq!(refused, SqlState::INSUFFICIENT_PRIVILEGE, "{role}: {sql}"),
             }
         }
-        assert_eq!(readable, if role == "authenticated" { 12 } else { 0 }, "{role}");
+        assert_eq!(readable, if role == "authenticated" { 14 } else { 0 }, "{role}");
         let answer = request(&mut api, role, "acme", "select nofx.sweep_leases(1)::text").await;
         assert_eq!(answer, Err(SqlState::INSUFFICIENT_PRIVILEGE), "{role}");
     }
