@@ -10,10 +10,10 @@ create or replace function nofx.max_wakeups() returns integer
     language sql immutable
 as $$ select 20 $$;
 
--- Gates of clients that may wait in a run at once.
+-- Gates of clients that may wait in a run at once: as many as a plan may have steps.
 create or replace function nofx.max_gates() returns integer
     language sql immutable
-as $$ select 100 $$;
+as $$ select 1000 $$;
 
 -- The end of the lease of an attempt that starts now: its timeout or the rest of the invocation, whichever is shorter, plus 5 s in which the
 -- worker records the end.

@@ -181,10 +181,13 @@ async fn a_run_has_a_bounded_number_of_gates_of_clients() {
         };
         gate::gate_create(&lab.person("ann"), &request).await.unwrap()
     };
-    for _ in 0..100 {
-        assert_eq!(create().await, GateCreated::Created);
-    }
-    assert_eq!(create().await, GateCreated::Full { maximum: 100 });
+    assert_eq!(create().await, GateCreated::Created);
+    let copies = "insert into nofx.gate
+                  select (jsonb_populate_record(g, jsonb_build_object('id', gen_random_uuid()))).*
+                    from nofx.gate g cross join generate_series(1, $2) where g.run_id = $1";
+    lab.admin.execute(copies, &[&run.0, &998]).await.unwrap();
+    assert_eq!(create().await, GateCreated::Created, "the last one");
+    assert_eq!(create().await, GateCreated::Full { maximum: 1000 });
 }
 
 async fn decide(lab: &Lab, who: &str, gate_id: GateId) {
