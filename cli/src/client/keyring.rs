@@ -27,7 +27,8 @@ pub fn purpose_line(purpose: KeyPurpose) -> String {
 
 /// Public keys as PEM, each after a line with its purpose.
 pub fn pem(keys: &[SigningKey]) -> String {
-    keys.iter().map(|key| format!("{}\n{}\n", purpose_line(key.purpose), key.pem.trim_end())).collect()
+    let lines = keys.iter().flat_map(|key| [purpose_line(key.purpose), key.pem.trim_end().to_owned(), String::new()]);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl Keyring {

@@ -74,7 +74,7 @@ pub fn message(request: &Request, repair: Option<&RepairTask>, materials: &[Mate
     if let Some(task) = repair {
         // The gate's message goes in last, because it may contain the other place.
         let text = REPAIR.text().replace("{{gate}}", &task.gate).replace("{{message}}", &task.message);
-        message.push_str(&format!("\n{text}\n"));
+        let _ = write!(message, "\n{text}\n");
     }
     for (at, material) in materials.iter().enumerate() {
         // A text cannot contain a line with its own digest, so it cannot end itself.

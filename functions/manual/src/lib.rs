@@ -65,7 +65,7 @@ mod tests {
             timeout_s: Some(60),
             policy: shared::domain::Policy::default(),
             decisions: Vec::new(),
-            models: Default::default(),
+            models: shared::domain::ModelTerms::default(),
             repair: None,
         }
     }

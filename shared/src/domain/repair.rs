@@ -53,9 +53,9 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<Repair> {
     fields.require(REQUIRED);
     let gates = fields.read("gate", |value| match value {
         Value::String(name) => Ok(vec![name.clone()]),
-        Value::Array(names) if (1..=MAX_GATES).contains(&names.len()) => {
-            let named: Option<Vec<_>> = names.iter().map(|name| name.as_str().map(str::to_owned)).collect();
-            named.ok_or_else(|| "must be names of steps".to_owned())
+        Value::Array(list) if (1..=MAX_GATES).contains(&list.len()) => {
+            let names: Option<Vec<_>> = list.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+            names.ok_or_else(|| "must be names of steps".to_owned())
         }
         _ => Err(format!("must be the name of a step, or a list of 1 to {MAX_GATES} names")),
     });

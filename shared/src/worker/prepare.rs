@@ -32,10 +32,8 @@ pub(super) async fn prepare(ctx: &Ctx, claimed: &Claimed, invocation: Invocation
         let named = ArtifactInputs::read(&claimed.tool, &inputs)
             .map_err(|problems| Box::new(Outcome::failed(StepError::invalid_inputs(problems))))?;
         let artifacts = find(ctx, &claimed.tenant_id, &named).await?;
-        let workspace = match invocation.spec.takes_workspace {
-            true => workspace_of(claimed, &named, &artifacts)?,
-            false => None,
-        };
+        let takes_workspace = invocation.spec.takes_workspace;
+        let workspace = if takes_workspace { workspace_of(claimed, &named, &artifacts)? } else { None };
         (workspace, artifacts)
     } else {
         (None, BTreeMap::new())

@@ -40,7 +40,7 @@ pub fn step(lab: &Lab, attempt: u32) -> ClaimedStep {
         timeout_s: None,
         policy: shared::domain::Policy::default(),
         decisions: Vec::new(),
-        models: Default::default(),
+        models: shared::domain::ModelTerms::default(),
         repair: None,
     }
 }

@@ -232,8 +232,8 @@ async fn a_run_is_sealed_once_whatever_becomes_of_its_sweepers() {
     lab.admin.execute("update nofx.run set seal_after = seal_after - interval '3 minutes'", &[]).await.unwrap();
 
     // Several sweepers at once.
-    let sealed = futures::future::join_all((0..4).map(|_| seal_runs(ctx, &sealer))).await;
-    assert_eq!(sealed.into_iter().map(Result::unwrap).sum::<u64>(), 1);
+    let results = futures::future::join_all((0..4).map(|_| seal_runs(ctx, &sealer))).await;
+    assert_eq!(results.into_iter().map(Result::unwrap).sum::<u64>(), 1);
     assert_eq!(count().await, 5);
     for run in &runs {
         assert_holds(&check(&proof(&lab, *run).await, &options(keyring(&[&key], None))).unwrap());
