@@ -69,7 +69,7 @@ pub(crate) fn client(config: &CodegenConfig) -> Result<Client, Fault> {
         .map_err(|_| Fault::new(FaultKind::Unusable, "the HTTP client cannot be built"))
 }
 
-/// Shorter than the other timeouts, so that a connection that was never made is told from an answer that never came.
+/// Shorter than the other timeouts, so that a failed connection is not mistaken for a late answer.
 fn connect_timeout(config: &CodegenConfig) -> Duration {
     let shortest = if config.stream { config.request_timeout.min(config.idle_timeout) } else { config.request_timeout };
     config.connect_timeout.min(shortest.mul_f64(0.9))

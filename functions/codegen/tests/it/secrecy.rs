@@ -18,7 +18,7 @@ fn with_canary_keys(fake: &FakeProvider) -> Lab {
     Lab::new(Codegen::new(config(Some(fake), Some(fake), Some(fake)), keys).unwrap())
 }
 
-/// What the database is told.
+/// What the database records.
 fn told(lab: &Lab) -> String {
     format!("{:?} {:?}", lab.ledger.starts(), lab.ledger.ends())
 }
