@@ -16,6 +16,8 @@ pub mod migrate;
 pub mod postgres;
 // Who logs in.
 pub mod issuer;
+// A stand-in for a model.
+pub mod model;
 // The functions, and what invokes them.
 pub mod function;
 mod gateway;

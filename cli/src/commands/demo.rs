@@ -49,7 +49,7 @@ struct Sample {
     fails_at: Option<&'static str>,
 }
 
-const SAMPLES: [Sample; 6] = [
+const SAMPLES: [Sample; 7] = [
     Sample {
         title: "gated codegen: text that is written only after three gates passed",
         file: "gated-codegen.json",
@@ -88,6 +88,13 @@ const SAMPLES: [Sample; 6] = [
     Sample {
         title: "code of a step, mended: a patch adds the missing test, and the plan goes on",
         file: "code-mended.yaml",
+        workspace: true,
+        overlay: None,
+        fails_at: None,
+    },
+    Sample {
+        title: "code of a model, repaired: the gate's evidence goes back to the model, which answers again",
+        file: "code-repaired.yaml",
         workspace: true,
         overlay: None,
         fails_at: None,
@@ -195,12 +202,12 @@ async fn prove(api: &Api, checkout: &Checkout, run: RunId) -> Result<()> {
     };
     let report = verify_proof::check(&bytes, &options)?;
     for line in report.text().lines() {
-        println!("  {line}");
+        output::line(format_args!("  {line}"))?;
     }
     ensure!(report.passes, "the proof does not pass");
     let save = command(format!("{} keys --pem --all > keys.pem", output::program()));
     let verify = command(format!("{} verify {} --key keys.pem", output::program(), file.display()));
-    println!("  again, without the stack: {save}, then {verify}");
+    output::line(format_args!("  again, without the stack: {save}, then {verify}"))?;
     Ok(())
 }
 

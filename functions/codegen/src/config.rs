@@ -133,6 +133,11 @@ impl CodegenConfig {
         self.base_urls.get(provider).as_deref().or(provider.default_base_url())
     }
 
+    /// Whether a provider has a URL, and a model to ask if a step names none.
+    pub(crate) fn has_default(&self, provider: Provider) -> bool {
+        self.base_url(provider).is_some() && !self.models.get(provider).is_empty()
+    }
+
     /// What a provider speaks.
     pub(crate) fn api(&self, provider: Provider) -> Api {
         match provider {

@@ -109,7 +109,7 @@ impl Codegen {
         let plan = plan::plan(&policy, &health, &request, claimed.elapsed());
         if plan.attempts.is_empty() {
             // Use the template only if nothing is configured at all, not if the requested provider has no key.
-            let is_unconfigured = keys.is_empty() && config.base_url(Provider::Compatible).is_none();
+            let is_unconfigured = keys.is_empty() && !config.has_default(Provider::Compatible);
             let lacks_keys = plan.left_out.iter().all(|left_out| left_out.kind == FaultKind::NoKey);
             return if config.allow_template && is_unconfigured && lacks_keys {
                 Ok(report::from_template(&request, &message))

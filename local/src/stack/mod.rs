@@ -31,6 +31,7 @@ use crate::lambda::host::{Health, Host, HostConfig, Inherited, Runtime, WarmUp};
 use crate::lambda::{schedule, sources};
 use crate::migrate::login::{api_login, worker_login};
 use crate::migrate::tenant::local_tenant;
+use crate::model::ScriptedModel;
 use crate::port::{self, Ports};
 use crate::postgres::{Cluster, Postgres, Purpose};
 use crate::process::supervision::{self, Part};
@@ -103,6 +104,7 @@ pub struct Stack {
     tiers: Vec<Vec<Part>>,
     pub database_url: String,
     pub aws_endpoint: String,
+    model_url: String,
     /// The users that this start made, with their passwords.
     pub new_users: Vec<NewUser>,
 }
@@ -117,6 +119,7 @@ impl Stack {
             tiers: Vec::new(),
             database_url: String::new(),
             aws_endpoint: String::new(),
+            model_url: String::new(),
             new_users: Vec::new(),
         }
     }
@@ -229,6 +232,7 @@ impl Stack {
 
         build(&self.checkout, &self.pid_file).await?;
         let start = Instant::now();
+        self.start_model(ports).await?;
         let host_config = self.host_config(env, &dotenv, http_port).await?;
         let runner_port = ports.pick(GATE_RUNNER)?;
         let workers = self.worker_host_config(&host_config, runner_port).await?;
@@ -258,6 +262,15 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts the stand-in for a model, where the functions find an OpenAI-compatible server unless the user names another. It
+    /// has no default model, so only a step that names one asks it.
+    async fn start_model(&mut self, ports: &mut Ports) -> Result<()> {
+        let port = ports.pick("model")?;
+        self.tiers.push(vec![serve_model(&self.checkout, port).await?]);
+        self.model_url = ScriptedModel::url(port);
+        Ok(())
+    }
+
     /// For HTTP functions, with their database login. With the user's own database, all functions use the login of
     /// `DATABASE_URL`.
     async fn host_config(
@@ -270,6 +283,7 @@ impl Stack {
         let changes = if self.options.reload { sources::poll(&root) } else { sources::none() };
         let mut variables =
             environment::functions(&self.checkout, &self.database_url, &self.aws_endpoint, http_port, dotenv);
+        variables.entry("OPENAI_COMPATIBLE_BASE_URL").or_insert_with(|| self.model_url.clone());
         for purpose in Signs::ALL {
             let (variable, public) = SigningKey::ready(&self.options.state, purpose)?.public_variable();
             variables.insert(variable, public);
@@ -401,6 +415,12 @@ impl Stack {
             sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Serves the stand-in for a model on `port`.
+pub async fn serve_model(checkout: &Checkout, port: u16) -> Result<Part> {
+    let router = server::only_local_hosts(ScriptedModel::of(checkout).router());
+    serve(port, router, || (), Some(HEAD_LIMIT)).await
 }
 
 /// Serves `router` on `port`; see [`server::serve`].

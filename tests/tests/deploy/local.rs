@@ -21,7 +21,7 @@ fn deploys(options: &[&str]) {
     let output = command.output().expect("run nofx deploy-local");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
-    assert!(stdout.contains("all 6 plans ended as expected"), "{stdout}\n{stderr}");
+    assert!(stdout.contains("all 7 plans ended as expected"), "{stdout}\n{stderr}");
 }
 
 #[test]

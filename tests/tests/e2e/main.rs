@@ -26,7 +26,8 @@ async fn the_whole_stack_runs_the_demo_and_survives_a_kill_and_a_restart() {
     let demo = cargo_run(state.path(), &["demo", "--port", &port.to_string()]).output().expect("run the demo");
     let shown = String::from_utf8_lossy(&demo.stdout);
     assert!(demo.status.success(), "{shown}\n{}", String::from_utf8_lossy(&demo.stderr));
-    assert!(shown.contains("all 6 plans ended as expected"), "{shown}");
+    assert!(shown.contains("all 7 plans ended as expected"), "{shown}");
+    assert!(shown.contains("tests generates again, because unit failed; time 2 of at most 3"), "{shown}");
 
     smoke_requests(&stack).await;
     front::check(&stack).await;

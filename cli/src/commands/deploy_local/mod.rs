@@ -13,8 +13,10 @@ use nofx_local::aws::emulator::Emulator;
 use nofx_local::aws::resources::{ACCESS_KEY_ID, Aws, REGION, SECRET_ACCESS_KEY};
 use nofx_local::checkout::Checkout;
 use nofx_local::migrate::login::{api_login, worker_login};
+use nofx_local::model::ScriptedModel;
 use nofx_local::postgres::{Cluster, Postgres, Purpose};
 use nofx_local::process::signals::Signals;
+use nofx_local::process::supervision::Part;
 use nofx_local::process::{self, Process};
 use nofx_local::report::{self, hinted};
 use nofx_local::throwaway::Throwaway;
@@ -62,6 +64,8 @@ struct Servers {
     worker_database_url: String,
     endpoint: String,
     people: People,
+    /// A stand-in for a model, with its URL.
+    model: (String, Part),
 }
 
 /// Deploys, runs the samples, and stops.
@@ -136,11 +140,15 @@ impl Servers {
             .with("GATE_RUNNER_WORK_DIR", checkout.local().join("gate").display().to_string());
         let process = emulator.start(&place.dir.join("emulator.log"), &place.pid_file).await?;
         let endpoint = emulator.url();
-        Ok(Self { postgres: server, emulator: process, api_database_url, worker_database_url, endpoint, people })
+        let port = port::any_free()?;
+        let model = (ScriptedModel::url(port), stack::serve_model(checkout, port).await?);
+        let postgres = server;
+        Ok(Self { postgres, emulator: process, api_database_url, worker_database_url, endpoint, people, model })
     }
 
     async fn stop(self) {
         self.people.stop().await;
+        self.model.1.stop().await;
         self.emulator.end().await;
         self.postgres.end().await;
     }
@@ -178,6 +186,7 @@ async fn sam_deploy(
         "GateRunnerRuntime=provided.al2023".to_owned(),
         format!("Tenant={TENANT}"),
         "AllowTemplateAnswers=true".to_owned(),
+        format!("CompatibleBaseUrl={}", servers.model.0),
     ]);
     command.args(servers.people.parameters());
     to_emulator(&mut command, &servers.endpoint);

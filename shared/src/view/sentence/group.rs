@@ -44,7 +44,7 @@ fn items(events: &[TimelineEvent], now_ms: Option<i64>) -> Vec<Item<'_>> {
         let waited_ms = then.zip(times[at]).map(|(then, from)| then - from);
         idle[at] = event.kind == "step.ready" && waited_ms.is_some_and(|ms| ms > IDLE_MS);
     }
-    // Attempt numbers go on after a retry of the run, so there the first start counts whatever its number.
+    // Attempt numbers go on after a retry of the run and after a repair, so there the first start counts whatever its number.
     let (mut starts, mut has_retry) = (HashMap::<&str, i64>::new(), false);
     let mut newest = HashMap::<&str, i64>::new();
     let found = events.iter().zip(times).zip(idle).map(|((event, at_ms), is_idle)| {
@@ -53,7 +53,8 @@ fn items(events: &[TimelineEvent], now_ms: Option<i64>) -> Vec<Item<'_>> {
             newest.insert(&step.name, at_ms);
         }
         match (event.kind.as_str(), &event.step) {
-            ("run.retried", _) => {
+            // Steps start anew.
+            ("run.retried" | "step.repairing", _) => {
                 has_retry = true;
                 starts.clear();
             }

@@ -126,6 +126,19 @@ fn a_retry_hides_what_it_says_itself() {
 }
 
 #[test]
+fn after_a_repair_a_step_takes_the_time_since_it_started_anew() {
+    let repairing = json!({ "gate": "unit", "round": 2, "max_attempts": 3, "error": { "code": "gate_failed", "message": "1 test failed" } });
+    let rows = json!([
+        ["10", "step.started", "tests", { "attempt": 1 }],
+        ["15", "step.succeeded", "tests", { "attempt": 1 }],
+        ["30", "step.repairing", "tests", repairing],
+        ["31", "step.started", "tests", { "attempt": 2 }],
+        ["33", "step.succeeded", "tests", { "attempt": 2 }],
+    ]);
+    assert_eq!(told(&rows).last().map(String::as_str), Some("tests succeeded after 2.0 s"));
+}
+
+#[test]
 fn a_ready_step_is_an_entry_only_if_it_has_to_wait() {
     let ready = |second: &str, then: &str| {
         told(&json!([[second, "step.ready", "unit", {}], [then, "step.started", "unit", { "attempt": 1 }]]))
