@@ -37,7 +37,7 @@ end
 $$;
 
 -- What binds a step that judges code or calls models: {policy: {version, document}, decisions: [{gate_id, gate_type, status, subject, decided_by,
--- decided_at}], repair: what the attempt has to repair, and what nofx.llm_terms returns}.
+-- decided_at}], repair: what the attempt has to repair, and for codegen what nofx.llm_terms returns}.
 -- `policy` is null if the tenant has none. `decisions` are of this generation, oldest first: the newest 100 gates of the step that passed or
 -- were waived, and those questions about changed checks that a person let pass for other steps of the run, the newest of each of at most
 -- 100 subjects. `decided_by` is null if a handler decided.
@@ -48,10 +48,13 @@ as $$
 declare
     v_run uuid;
     v_repair jsonb;
+    v_tool text;
     v_llm jsonb;
 begin
-    select s.run_id, s.repair_task into v_run, v_repair from nofx.step s where s.id = p_step;
-    v_llm := nofx.llm_terms(p_tenant_id, v_run);
+    select s.run_id, s.repair_task, s.tool into v_run, v_repair, v_tool from nofx.step s where s.id = p_step;
+    if v_tool = 'codegen' then
+        v_llm := nofx.llm_terms(p_tenant_id, v_run);
+    end if;
     return json_build_object(
         'repair', v_repair, 'cooldowns', v_llm -> 'cooldowns', 'is_budgeted', v_llm -> 'is_budgeted',
         'policy', (

@@ -39,7 +39,8 @@ async fn of_run(api: &Api, run: &str, args: &Args) -> Result<()> {
         return output::json(&costs);
     }
     let budget = costs.budget_usd_micros.map_or_else(|| "no budget".to_owned(), |budget| format!("budget {budget}"));
-    output::text(format_args!("spent {}, reserved {}, {budget}\n", costs.spent_usd_micros, costs.reserved_usd_micros))?;
+    let (spent, reserved) = (costs.spent_usd_micros, costs.reserved_usd_micros);
+    output::text(format_args!("spent {spent}, reserved {reserved}, {budget}{}\n", saved(costs.saved_usd_micros)))?;
     if costs.steps.is_empty() {
         output::note(format_args!("the run has called no model"));
         return Ok(());
@@ -68,8 +69,12 @@ async fn of_tenant(api: &Api, args: &Args) -> Result<()> {
         return output::json(&costs);
     }
     output::text(format_args!(
-        "{} to {}: {} in {} calls\n",
-        costs.from, costs.to, costs.total.cost_usd_micros, costs.total.calls
+        "{} to {}: {} in {} calls{}\n",
+        costs.from,
+        costs.to,
+        costs.total.cost_usd_micros,
+        costs.total.calls,
+        saved(costs.saved_usd_micros)
     ))?;
     for budget in &costs.budgets {
         let cap = budget.cap_usd_micros.map_or_else(|| "no budget".to_owned(), |cap| format!("of {cap}"));
@@ -90,6 +95,11 @@ async fn of_tenant(api: &Api, args: &Args) -> Result<()> {
         output::note(format_args!("there are more days and models; choose fewer days with --from and --to"));
     }
     Ok(())
+}
+
+/// What the cache saved, if it did.
+fn saved(amount: MicroUsd) -> String {
+    if amount == MicroUsd::ZERO { String::new() } else { format!(", {amount} saved by the cache") }
 }
 
 fn table(what: &'static str) -> Table {

@@ -16,6 +16,7 @@ const KNOWN: &[Names] = &[
     &["prompt"],
     &["name", "filename"],
     &["artifacts"],
+    &["cache"],
     &["content_type"],
     &["provider"],
     &["model"],
@@ -33,6 +34,9 @@ pub(crate) const MAX_PROMPT_BYTES: usize = 128 * 1024;
 const MAX_ARTIFACTS: usize = 20;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_MODEL_BYTES: usize = 100;
+/// How old an answer of the cache may be: if a step does not say it, and at most.
+const CACHE_AGE_S: u32 = 30 * 24 * 3600;
+const MAX_CACHE_AGE_S: u64 = 366 * 24 * 3600;
 
 /// The kind of work. It selects the instructions and the default order of providers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -69,6 +73,8 @@ pub struct Request {
     /// Ask for this model. `provider` is set then.
     pub model: Option<String>,
     pub parameters: Parameters,
+    /// An earlier answer to the same question will do, if it is no older than this.
+    pub cache_max_age_s: Option<u32>,
     /// The step asks for the template: no model.
     pub is_offline: bool,
 }
@@ -93,11 +99,23 @@ impl Request {
                 id.ok_or_else(|| "must be the id of an artifact (a UUID)".to_owned())
             });
             let parameters = Parameters::read(fields);
+            let cache_max_age_s = cache(fields);
             let name = name(fields, source.as_ref(), &parameters);
             let content_type = content_type(fields, &name, &parameters);
             let is_offline = fields.value("provider").and_then(Value::as_str).map(str::trim) == Some(OFFLINE);
             let (provider, model) = if is_offline { (None, None) } else { target(fields) };
-            Some(Self { kind, source: source?, artifacts, name, content_type, provider, model, parameters, is_offline })
+            Some(Self {
+                kind,
+                source: source?,
+                artifacts,
+                name,
+                content_type,
+                provider,
+                model,
+                parameters,
+                cache_max_age_s,
+                is_offline,
+            })
         })
     }
 
@@ -138,6 +156,20 @@ fn source(fields: &mut Fields<'_, '_>) -> Option<Source> {
         (Some(prompt), _) => Some(Source::Prompt(prompt.to_owned())),
         (None, Some(topic)) => Some(Source::Topic { topic: topic.to_owned(), bullets }),
         (None, None) => None,
+    }
+}
+
+fn cache(fields: &mut Fields<'_, '_>) -> Option<u32> {
+    match fields.value("cache")? {
+        Value::Bool(wanted) => wanted.then_some(CACHE_AGE_S),
+        Value::Object(_) => {
+            let age = |fields: &mut Fields<'_, '_>| fields.whole("max_age_s", 1..=MAX_CACHE_AGE_S);
+            Some(fields.object("cache", &[&["max_age_s"]], age)?.unwrap_or(CACHE_AGE_S))
+        }
+        _ => {
+            fields.problem("cache", "must be true, false, or an object with max_age_s");
+            None
+        }
     }
 }
 

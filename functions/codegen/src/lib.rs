@@ -8,6 +8,7 @@
 //! `plan` and `decide` are pure. `router` carries out what they say.
 
 mod ask;
+mod cache;
 mod call;
 mod config;
 mod content;
@@ -39,6 +40,7 @@ use shared::worker::{ClaimedStep, Handler, ModelCalls};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ask::Prompt;
+use crate::cache::Cache;
 use crate::fault::FaultKind;
 use crate::inputs::Request;
 use crate::keys::{KEYS_TIMEOUT, KeySource, StepKeys};
@@ -118,12 +120,25 @@ impl Codegen {
             };
         }
         let prompt = Prompt { instructions: prompt::instructions(&request).text(), message: &message };
+        let cache = Cache::of(&request, &step.inputs, prompt, config);
+        if let (Some(cache), Some(store)) = (&cache, store) {
+            let first = &plan.attempts[0];
+            if let Some((answer, text)) = cache.find((first.provider, &first.model), calls, store).await {
+                return Ok(report::from_cache(&request, first, answer, text, &materials));
+            }
+        }
         let task = Task { request: &request, prompt, plan: &plan, calls, deadline };
         let routed = self.router.route(&task, &mut StepKeys::new(&self.keys, keys.clone())).await;
         let max_output_tokens = request.parameters.max_output_tokens.unwrap_or(config.max_output_tokens);
         match routed {
             Ok(routed) => {
-                Ok(report::from_model(&request, prompt, step.repair.as_ref(), &materials, max_output_tokens, routed))
+                let key = cache.map(|cache| cache.key(routed.provider, &routed.model_requested));
+                let repair = step.repair.as_ref();
+                let mut made = report::from_model(&request, prompt, repair, &materials, max_output_tokens, routed);
+                if let Some(key) = key {
+                    made.metadata["cache_key"] = key.into();
+                }
+                Ok(made)
             }
             Err(RouteFailure { failures, end }) => Err(Box::new(match end {
                 End::Exhausted => report::all_models_failed(&failures),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use shared::domain::bounds::json_bytes;
 use shared::domain::repair::RepairTask;
-use shared::domain::{ArtifactId, NewArtifact, NewEvent, Outcome, StepError, TokenUsage, Verdict};
+use shared::domain::{ArtifactId, CachedAnswer, NewArtifact, NewEvent, Outcome, StepError, TokenUsage, Verdict};
 use shared::error::{Error, Problem};
 use shared::telemetry;
 
@@ -13,7 +13,7 @@ use crate::ask::Prompt;
 use crate::fault::FaultKind;
 use crate::inputs::{Kind, MAX_PROMPT_BYTES, Request};
 use crate::materials::{self, Material};
-use crate::plan::Plan;
+use crate::plan::{Attempt, Plan};
 use crate::prompt::{self, sha256};
 use crate::router::{ModelFailure, Routed};
 
@@ -35,7 +35,7 @@ pub struct Generated {
     pub model: String,
     /// Artifacts that the model read.
     pub made_from: Vec<ArtifactId>,
-    /// Only of the template. Requests to models write their events when they are settled.
+    /// Of the template and of the cache. Requests to models write their events when they are settled.
     pub events: Vec<NewEvent>,
 }
 
@@ -97,6 +97,42 @@ pub(crate) fn from_model(
         model: answer.model_served,
         made_from: materials::ids(materials),
         events: Vec::new(),
+    }
+}
+
+/// An earlier answer. It is marked, and costs nothing.
+pub(crate) fn from_cache(
+    request: &Request,
+    asked: &Attempt,
+    cached: CachedAnswer,
+    text: String,
+    materials: &[Material],
+) -> Generated {
+    let CachedAnswer { artifact, run_id, mut metadata, age_s, cost } = cached;
+    let model = metadata["model_served"].as_str().unwrap_or(&asked.model).to_owned();
+    let facts = json!({ "artifact_id": artifact.id, "run_id": run_id, "age_s": age_s, "saved_usd_micros": cost });
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove("cache_key");
+        metadata.insert("tokens".to_owned(), json!(TokenUsage::default()));
+        metadata.insert("attempts".to_owned(), json!([]));
+        metadata.insert("cached".to_owned(), facts.clone());
+    }
+    let mut payload = json!({ "provider": asked.provider, "model": model });
+    if let (Value::Object(payload), Value::Object(facts)) = (&mut payload, facts) {
+        payload.extend(facts.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    let mut made_from = materials::ids(materials);
+    made_from.push(artifact.id);
+    Generated {
+        name: request.name.clone(),
+        kind: artifact_kind(request),
+        media_type: request.content_type.media_type,
+        text,
+        metadata,
+        provider: asked.provider.as_str(),
+        model,
+        made_from,
+        events: vec![NewEvent { kind: "llm.cached".to_owned(), payload }],
     }
 }
 

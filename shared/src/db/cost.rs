@@ -18,6 +18,9 @@ const TOTALS: &str = "count(*) as calls, count(*) filter (where c.state = 'open'
         coalesce(sum(c.output_tokens), 0)::bigint as output_tokens,
         coalesce(sum(c.charged_usd_micros), 0)::bigint as cost_usd_micros";
 
+/// What an answer of the cache saved. The query names the artifacts `a`.
+const SAVED: &str = "(a.metadata #>> '{cached,saved_usd_micros}')::bigint";
+
 /// Limits of the lists.
 const STEPS: usize = 1_000;
 const MODELS: usize = 200;
@@ -27,6 +30,9 @@ const DAYS: usize = 1_000;
 pub async fn run_costs(session: &Session, run: RunId) -> Result<Option<RunCosts>, Error> {
     let sql = format!(
         "select r.id as run_id, r.budget_usd_micros, r.spent_usd_micros, r.reserved_usd_micros,
+                coalesce((
+                    select sum({SAVED})::bigint from nofx.artifact a
+                     where a.tenant_id = $1 and a.run_id = $2 and a.metadata ? 'cached'), 0) as saved_usd_micros,
                 coalesce((
                     select json_agg(t) from (
                         select c.step_id, s.name, {TOTALS}
@@ -85,6 +91,10 @@ pub async fn tenant_costs(session: &Session, from: Option<&str>, to: Option<&str
                 coalesce((select json_agg(t) from (
                     select d.* from day d order by d.day desc, d.cost_usd_micros desc, d.provider, d.model limit {DAYS}) t), '[]') as days,
                 (select count(*) from day) > {DAYS} as truncated,
+                coalesce((
+                    select sum({SAVED})::bigint from nofx.artifact a
+                     where a.tenant_id = $1 and a.metadata ? 'cached' and a.created_at >= g.from_day::timestamp at time zone 'UTC'
+                       and a.created_at < (g.to_day + 1)::timestamp at time zone 'UTC'), 0) as saved_usd_micros,
                 (select json_agg(t) from (
                     select b.period, b.starts_on::text as starts_on, (b.cap * 1000000)::bigint as cap_usd_micros,
                            coalesce(s.spent_usd_micros, 0) as spent_usd_micros, coalesce(s.reserved_usd_micros, 0) as reserved_usd_micros

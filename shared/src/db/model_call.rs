@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::Database;
 use super::step::AttemptKey;
-use crate::domain::{CallEnd, CallStart, Permit};
+use crate::domain::{CachedAnswer, CallEnd, CallStart, Permit, TenantId};
 use crate::error::Error;
 
 #[derive(Debug, Serialize)]
@@ -31,6 +31,30 @@ pub enum Settled {
 #[derive(Debug, Deserialize)]
 struct Answer {
     result: Settled,
+}
+
+#[derive(Debug, Serialize)]
+struct Question<'a> {
+    tenant_id: &'a TenantId,
+    key: &'a str,
+    max_age_s: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct Found {
+    found: Option<CachedAnswer>,
+}
+
+/// The newest answer that was stored with this key of the cache, if it is no older than `max_age_s`.
+pub async fn cached(
+    db: &Database,
+    tenant_id: &TenantId,
+    key: &str,
+    max_age_s: u32,
+) -> Result<Option<CachedAnswer>, Error> {
+    let question = Question { tenant_id, key, max_age_s };
+    let Found { found } = db.transition("select nofx.llm_cached($1)", &question).await?;
+    Ok(found)
 }
 
 /// Reserves the money of a request. Safe to repeat.

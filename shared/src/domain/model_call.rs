@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::claimed_step::ClaimedStep;
 use super::gate;
-use super::id::GateId;
+use super::id::{GateId, RunId};
 use super::model_policy::ModelPolicy;
 use super::money::MicroUsd;
-use super::outcome::{NewEvent, NewGate, NewGateStatus, OnPass, Outcome, StepError};
+use super::outcome::{ArtifactRef, NewEvent, NewGate, NewGateStatus, OnPass, Outcome, StepError};
 use super::price::PriceRef;
 use super::token_usage::TokenUsage;
 
@@ -137,6 +137,20 @@ pub struct Cooldown {
     pub for_ms: u64,
     pub kind: String,
     pub reason: String,
+}
+
+/// An earlier answer of a model to the same question.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct CachedAnswer {
+    pub artifact: ArtifactRef,
+    /// The run that made it.
+    pub run_id: RunId,
+    /// What codegen recorded about it.
+    pub metadata: Value,
+    pub age_s: u64,
+    /// What the requests for it cost. `None` if no price is known.
+    #[serde(rename = "cost_usd_micros")]
+    pub cost: Option<MicroUsd>,
 }
 
 /// What binds the model calls of a step, at the time of its claim.

@@ -12,6 +12,9 @@ pub struct RunCosts {
     pub budget_usd_micros: Option<MicroUsd>,
     pub spent_usd_micros: MicroUsd,
     pub reserved_usd_micros: MicroUsd,
+    /// What answers of the cache would have cost.
+    #[serde(default)]
+    pub saved_usd_micros: MicroUsd,
     /// Steps that called models, at most 1,000.
     pub steps: Vec<Cost>,
     /// The same calls by model, at most 200.
@@ -63,6 +66,9 @@ pub struct Costs {
     pub from: String,
     pub to: String,
     pub total: Cost,
+    /// What answers of the cache would have cost.
+    #[serde(default)]
+    pub saved_usd_micros: MicroUsd,
     /// By day and model, newest first, at most 1,000.
     pub days: Vec<Cost>,
     /// More rows exist. They are part of the total.

@@ -12,7 +12,7 @@ use super::Ownership;
 use crate::db::Database;
 use crate::db::model_call;
 use crate::db::step::{AttemptKey, Claimed};
-use crate::domain::{CallEnd, CallStart, Permit};
+use crate::domain::{CachedAnswer, CallEnd, CallStart, Permit};
 use crate::error::Error;
 use crate::telemetry;
 
@@ -20,6 +20,7 @@ use crate::telemetry;
 const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
 type Start = dyn Fn(CallStart) -> BoxFuture<'static, Result<Permit, Error>> + Send + Sync;
+type Cached = dyn Fn(String, u32) -> BoxFuture<'static, Result<Option<CachedAnswer>, Error>> + Send + Sync;
 type End = dyn Fn(CallEnd) -> BoxFuture<'static, Result<(), Error>> + Send + Sync;
 
 /// What a handler needs to call models. One round trip before each request, one after it.
@@ -27,6 +28,7 @@ pub struct ModelCalls {
     ownership: Ownership,
     start: Box<Start>,
     end: Box<End>,
+    cached: Box<Cached>,
 }
 
 impl fmt::Debug for ModelCalls {
@@ -42,7 +44,17 @@ impl ModelCalls {
         start: impl Fn(CallStart) -> BoxFuture<'static, Result<Permit, Error>> + Send + Sync + 'static,
         end: impl Fn(CallEnd) -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static,
     ) -> Self {
-        Self { ownership, start: Box::new(start), end: Box::new(end) }
+        let cached = Box::new(|_, _| ready(Ok(None)).boxed());
+        Self { ownership, start: Box::new(start), end: Box::new(end), cached }
+    }
+
+    /// The same, with answers of earlier calls: `cached` gets a key and the most age in seconds.
+    #[must_use]
+    pub fn with_cache(
+        self,
+        cached: impl Fn(String, u32) -> BoxFuture<'static, Result<Option<CachedAnswer>, Error>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { cached: Box::new(cached), ..self }
     }
 
     /// Model calls that are always granted and never recorded, of a step that is never lost.
@@ -54,6 +66,7 @@ impl ModelCalls {
     pub(super) fn of(db: &Database, claimed: &Claimed) -> Self {
         let key = Arc::new(AttemptKey::of(claimed));
         let (start_db, start_key) = (db.clone(), key.clone());
+        let (cache_db, tenant) = (db.clone(), claimed.tenant_id.clone());
         let (end_db, end_key) = (db.clone(), key);
         Self::new(
             Ownership::of(db, claimed),
@@ -66,12 +79,21 @@ impl ModelCalls {
                 async move { end_with_retries(&db, &key, end).await }.boxed()
             },
         )
+        .with_cache(move |key, max_age_s| {
+            let (db, tenant) = (cache_db.clone(), tenant.clone());
+            async move { model_call::cached(&db, &tenant, &key, max_age_s).await }.boxed()
+        })
     }
 
     /// Asks whether a request may be sent, and reserves its money. Also the check whether the attempt owns its step. After
     /// an error no request may be sent.
     pub async fn start(&self, call: CallStart) -> Result<Permit, Error> {
         (self.start)(call).await
+    }
+
+    /// The newest answer to the question that `key` names, if it is no older than `max_age_s` seconds.
+    pub async fn cached(&self, key: &str, max_age_s: u32) -> Result<Option<CachedAnswer>, Error> {
+        (self.cached)(key.to_owned(), max_age_s).await
     }
 
     /// Settles a request that was started. Also for an attempt that has lost its step: the money is spent anyway. Logs a

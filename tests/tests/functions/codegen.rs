@@ -157,3 +157,53 @@ async fn an_artifact_that_a_model_read_is_in_the_lineage_of_its_answer() {
     assert_eq!(lab.admin.query_one(sql, &[&run.0]).await.unwrap().get::<_, i64>(0), 1);
     lab.assert_invariants().await;
 }
+
+#[tokio::test]
+async fn a_step_with_a_cache_takes_the_earlier_answer_and_says_what_it_saved() {
+    let lab = Lab::with_bucket().await;
+    let url = providers().await;
+    let run = async |inputs: Value| {
+        let mut inputs = inputs;
+        inputs["provider"] = json!("anthropic");
+        let run = lab.submit(&json!({ "goal": "g", "steps": [plans::step("write", "codegen", inputs)] })).await;
+        deliver(&lab, &url).await;
+        assert_eq!(lab.run_status(run).await, "succeeded");
+        (run, payloads(&lab, run, "llm.usage").await.len(), payloads(&lab, run, "llm.cached").await)
+    };
+    let unmarked = run(json!({ "prompt": "p" })).await;
+    assert_eq!((unmarked.1, unmarked.2.len()), (1, 0));
+    let first = run(json!({ "prompt": "p", "cache": true })).await;
+    assert_eq!((first.1, first.2.len()), (1, 0), "answers without `cache` are not remembered");
+    let (second, asked, cached) = run(json!({ "prompt": "p", "cache": { "max_age_s": 600 } })).await;
+    assert_eq!(asked, 0, "no model was asked");
+    let artifacts = "select id::text, hash, metadata, size_bytes from nofx.artifact where run_id = $1";
+    let earlier = lab.admin.query_one(artifacts, &[&first.0.0]).await.unwrap();
+    let taken = lab.admin.query_one(artifacts, &[&second.0]).await.unwrap();
+    assert_eq!(earlier.get::<_, String>("hash"), taken.get::<_, String>("hash"));
+    let [payload] = cached.as_slice() else { panic!("{cached:?}") };
+    assert_eq!(
+        (&payload["artifact_id"], &payload["run_id"]),
+        (&json!(earlier.get::<_, String>("id")), &json!(first.0))
+    );
+    assert_eq!((&payload["saved_usd_micros"], &payload["provider"]), (&json!(COST), &json!("anthropic")));
+    let marked: Value = taken.get("metadata");
+    assert_eq!(marked["cached"]["artifact_id"], payload["artifact_id"]);
+    assert_eq!((&marked["model_served"], marked.get("cache_key")), (&json!("claude"), None));
+    let edges =
+        "select count(*) from nofx.artifact_edge e join nofx.artifact a on a.id = e.child_id where a.run_id = $1";
+    assert_eq!(lab.admin.query_one(edges, &[&second.0]).await.unwrap().get::<_, i64>(0), 1);
+    let costs = shared::db::cost::run_costs(&lab.session(), second).await.unwrap().expect("its costs");
+    assert_eq!((costs.spent_usd_micros.0, costs.saved_usd_micros.0), (0, COST));
+    let all = shared::db::cost::tenant_costs(&lab.session(), None, None).await.unwrap();
+    assert_eq!((all.total.cost_usd_micros.0, all.saved_usd_micros.0), (2 * COST, COST));
+
+    // Another question, an answer that is too old, and one whose bytes are gone.
+    assert_eq!(run(json!({ "prompt": "p", "cache": true, "max_output_tokens": 99 })).await.1, 1);
+    let age = "update nofx.artifact set created_at = created_at - interval '1 hour' where tenant_id = $1";
+    lab.admin.execute(age, &[&lab.tenant.0]).await.unwrap();
+    assert_eq!(run(json!({ "prompt": "p", "cache": { "max_age_s": 600 } })).await.1, 1);
+    let gone = "update nofx.artifact set uri = uri || '.gone' where tenant_id = $1";
+    lab.admin.execute(gone, &[&lab.tenant.0]).await.unwrap();
+    assert_eq!(run(json!({ "prompt": "p", "cache": { "max_age_s": 600 } })).await.1, 1);
+    lab.assert_invariants().await;
+}

@@ -1,6 +1,7 @@
 //! What model calls of the tenant cost, by day and model, and what is left of its budgets.
 
 use maud::{Markup, html};
+use shared::domain::MicroUsd;
 use shared::view::{BudgetState, Cost, Costs};
 
 use super::format;
@@ -37,6 +38,7 @@ fn spent(base: Base, costs: &Costs) -> Markup {
                 p.facts {
                     span { b { (total.cost_usd_micros) } }
                     span { (many(total.calls, "call", "calls")) }
+                    @if costs.saved_usd_micros != MicroUsd::ZERO { span { (costs.saved_usd_micros) " saved by the cache" } }
                     @if total.open > 0 { span { (format::number(total.open)) " in flight" } }
                     span { (costs.from) " to " (costs.to) " (UTC)" }
                 }

@@ -80,6 +80,8 @@ pub struct Payload {
     pub because: Option<Because>,
     pub reserved_usd_micros: Option<MicroUsd>,
     pub cost_usd_micros: Option<MicroUsd>,
+    pub age_s: Option<i64>,
+    pub saved_usd_micros: Option<MicroUsd>,
     pub corrects_usd_micros: Option<MicroUsd>,
     pub estimated: Option<bool>,
     pub exceeds_reserved: Option<bool>,

@@ -72,7 +72,9 @@ impl EventKind {
                 "gate.cancelled",
             ],
             Self::Artifacts => &["artifact.created"],
-            Self::Models => &["codegen.usage", "llm.attempt", "llm.usage", "budget.exhausted", "budget.raised"],
+            Self::Models => {
+                &["codegen.usage", "llm.attempt", "llm.usage", "llm.cached", "budget.exhausted", "budget.raised"]
+            }
             Self::Writes => &["db_write.executed"],
             Self::Run => &[
                 "run.created",

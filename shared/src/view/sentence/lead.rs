@@ -148,6 +148,7 @@ fn of_fact(event: &TimelineEvent) -> Option<Lead<'_>> {
         "artifact.created" => (Symbol::Doc, Tone::Quiet, vec![step(event), text(" stored "), artifact(event)]),
         "codegen.usage" | "llm.usage" => (Symbol::Model, Tone::Quiet, usage(event)),
         "llm.attempt" => (Symbol::Model, Tone::Quiet, attempt(event)),
+        "llm.cached" => (Symbol::Model, Tone::Quiet, cached(&event.payload, step(event))),
         "budget.exhausted" => (Symbol::Decide, Tone::Warn, exhausted(&event.payload, step(event))),
         "budget.raised" => {
             let Payload { from_usd_micros, to_usd_micros, .. } = event.payload;
@@ -197,6 +198,19 @@ fn attempt(event: &TimelineEvent) -> Vec<Part<'_>> {
         Some(Because::First) | None => {}
     }
     words.extend(payload.reserved_usd_micros.map(|amount| text(format!(" (up to {amount})"))));
+    words
+}
+
+/// Whose earlier answer a step took.
+fn cached<'a>(payload: &'a Payload, step: Part<'a>) -> Vec<Part<'a>> {
+    let model = code(payload.model.as_deref().unwrap_or("a model"));
+    let age = payload.age_s.map(|age| format!("{} old", words::duration(age.saturating_mul(1000))));
+    let saved = payload.saved_usd_micros.map(|amount| format!("saved {amount}"));
+    let facts: Vec<String> = age.into_iter().chain(saved).collect();
+    let mut words = vec![step, text(" took an earlier answer of "), model];
+    if !facts.is_empty() {
+        words.push(text(format!(" ({})", facts.join(", "))));
+    }
     words
 }
 
@@ -300,6 +314,7 @@ pub(super) fn also(event: &TimelineEvent) -> Option<Vec<Part<'_>>> {
             vec![text("a template was filled in")]
         }
         "budget.exhausted" => exhausted(payload, text("it")),
+        "llm.cached" => cached(payload, text("it")),
         "budget.raised" => vec![text(format!("the budget is {} now", payload.to_usd_micros.unwrap_or_default()))],
         "codegen.usage" | "llm.usage" => {
             let mut words = vec![code(payload.model.as_deref().unwrap_or("a model"))];
