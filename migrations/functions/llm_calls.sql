@@ -122,6 +122,7 @@ begin
            reasoning_tokens = (v_usage ->> 'reasoning_tokens')::bigint,
            is_usable = coalesce((p_end ->> 'usable')::boolean, false), fault_kind = left(p_end #>> '{fault,kind}', 50), ended_at = p_now
      where c.id = p_call.id;
+    delete from nofx.llm_progress g where g.call_id = p_call.id;
     v_is_late := not exists (select from nofx.step s
                               where s.id = p_call.step_id and s.status = 'running' and s.attempt = p_call.attempt);
     return nofx.fact(p_call.run_id, p_call.step_id, 'llm.usage',
@@ -263,6 +264,25 @@ begin
 end
 $$;
 
+-- Records what a streamed answer has so far, for people who watch. It is forgotten when the request is settled. Takes no lock of the run.
+-- p: {tenant_id, run_id, step_id, attempt, id, bytes, tail}
+-- -> {result: recorded|unknown}
+create or replace function nofx.llm_call_progress(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    insert into nofx.llm_progress as g (call_id, tenant_id, step_id, attempt, bytes, tail, reported_at)
+    select c.id, c.tenant_id, c.step_id, c.attempt, (p ->> 'bytes')::bigint, left(p ->> 'tail', 1000), clock_timestamp()
+      from nofx.llm_call c
+     where c.id = (p ->> 'id')::uuid and c.tenant_id = p ->> 'tenant_id' and c.run_id = (p ->> 'run_id')::uuid
+       and c.step_id = (p ->> 'step_id')::uuid and c.attempt = (p ->> 'attempt')::integer and c.state = 'open'
+        on conflict (call_id) do update set bytes = excluded.bytes, tail = excluded.tail, reported_at = excluded.reported_at;
+    return jsonb_build_object('result', case when found then 'recorded' else 'unknown' end);
+end
+$$;
+
 -- Trigger after delete of calls, with their runs: what is still reserved for them counts as spent.
 create or replace function nofx.llm_calls_forget() returns trigger
     language plpgsql
@@ -332,3 +352,4 @@ revoke execute on function nofx.llm_day(timestamptz), nofx.llm_month(timestamptz
     from public;
 select nofx.transition_declare('nofx.llm_call_start(jsonb)', 'nofx_worker');
 select nofx.transition_declare('nofx.llm_call_end(jsonb)', 'nofx_worker');
+select nofx.transition_declare('nofx.llm_call_progress(jsonb)', 'nofx_worker');

@@ -49,7 +49,7 @@ declare
     v_run uuid;
     v_repair jsonb;
     v_tool text;
-    v_llm jsonb;
+    v_llm jsonb := '{"cooldowns": [], "is_budgeted": false}';
 begin
     select s.run_id, s.repair_task, s.tool into v_run, v_repair, v_tool from nofx.step s where s.id = p_step;
     if v_tool = 'codegen' then

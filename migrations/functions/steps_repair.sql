@@ -56,7 +56,7 @@ begin
                                  order by a.id limit 1),
                    'previous', (select coalesce(jsonb_agg(nofx.artifact_ref(a) order by a.id), '[]')
                                   from (select * from nofx.artifact a
-                                         where a.step_id = v_loop.id and a.attempt = v_loop.attempt
+                                         where a.step_id = v_loop.id and a.attempt = v_loop.attempt and a.type <> 'prompt'
                                          order by a.id limit 20) a))
          where s.id = v_loop.id;
         runs := runs || v_loop.run_id;

@@ -1,6 +1,7 @@
 //! Code that the functions of the NOFX control plane share. The modules are in reading order.
 
 pub mod domain;
+pub mod encryption;
 
 pub mod view;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -9,6 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nofx_local::report::{hinted, printable};
 use serde::Serialize;
 use shared::domain::ArtifactId;
+use shared::encryption;
+use shared::signing::private_key;
 use shared::view::{Artifact, ArtifactPage};
 
 use crate::client::api::Api;
@@ -29,6 +32,9 @@ pub struct Args {
     /// Take the newest artifact of this name from the run
     #[arg(long)]
     run: Option<String>,
+    /// Decrypt a kept prompt with this private key (PEM, P-256)
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    decrypt: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
 }
@@ -45,6 +51,9 @@ struct Saved<'a> {
 /// Downloads and checks the sha256. A file is written completely or not at all.
 pub async fn run(api: &Api, args: &Args) -> Result<()> {
     let artifact: Artifact = api.get(&format!("/artifacts/{}", find(api, args).await?)).await?;
+    if let Some(key) = &args.decrypt {
+        return decrypt(api, &artifact, key, args.output.as_deref()).await;
+    }
     match &args.output {
         Some(path) if path == Path::new("-") && args.format.json => {
             Err(hinted("standard output gets the JSON", "name a file with -o, or leave --json away"))
@@ -56,6 +65,22 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
         }
         None => print(api, &artifact).await,
     }
+}
+
+/// Prints the text of a JWE, or writes it to a file that only its owner can read.
+async fn decrypt(api: &Api, artifact: &Artifact, key: &Path, output: Option<&Path>) -> Result<()> {
+    let key = private_key(key).map_err(|why| hinted(why, "name the file of the private key, PKCS#8 in PEM"))?;
+    let (_, bytes) = download::bytes(api, artifact.id, MAX_PRINTED_BYTES).await?;
+    let text = encryption::decrypt(&key, &String::from_utf8_lossy(&bytes))
+        .with_context(|| format!("cannot decrypt {}", printable(&artifact.name)))?;
+    let Some(path) = output.filter(|path| *path != Path::new("-")) else {
+        io::stdout().lock().write_all(&text)?;
+        return Ok(());
+    };
+    let cannot_write = || format!("cannot write {}", printable(&path.display().to_string()));
+    let mut file =
+        fs::File::options().write(true).create_new(true).mode(0o600).open(path).with_context(cannot_write)?;
+    file.write_all(&text).with_context(cannot_write)
 }
 
 async fn find(api: &Api, args: &Args) -> Result<ArtifactId> {

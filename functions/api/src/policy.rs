@@ -7,8 +7,9 @@ use shared::db::Session;
 use shared::db::policy::{self, NewPolicy, PolicySet};
 use shared::domain;
 use shared::domain::fields::Names;
-use shared::error::{Code, Error};
+use shared::error::{Code, Error, Problem};
 use shared::http::{self, ACTOR, Body, Condition, Precondition, Query, REASON, page_of};
+use shared::signing::PublicKey;
 use shared::view::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
 
 /// Fields of the body of `PUT /policy`.
@@ -27,8 +28,12 @@ pub async fn set(session: Session, precondition: Precondition, body: Body) -> Re
         fields.require(&["document"]);
         let document = fields.value("document").cloned().unwrap_or_default();
         if !document.is_null() {
-            let problems = domain::Policy::parse(&document, &fields.path("document")).err();
-            fields.problems(problems.unwrap_or_default());
+            let path = fields.path("document");
+            let problems = match domain::Policy::parse(&document, &path) {
+                Ok(policy) => key_problem(&policy, &path).into_iter().collect(),
+                Err(problems) => problems,
+            };
+            fields.problems(problems);
         }
         Some((document, http::actor(fields), http::reason(fields)))
     })?;
@@ -45,6 +50,12 @@ pub async fn set(session: Session, precondition: Precondition, body: Body) -> Re
         PolicySet::Set { .. } | PolicySet::Unchanged { .. } => current(&session).await.map(Json),
         PolicySet::Conflict { version } => Err(changed(version)),
     }
+}
+
+/// Why prompts cannot be encrypted for the key that the policy names.
+fn key_problem(policy: &domain::Policy, path: &str) -> Option<Problem> {
+    let why = PublicKey::from_pem(policy.models.keep_prompts.as_deref()?).err()?;
+    Some(Problem::new(format!("{path}.models.keep_prompts"), format!("is no public key: {why}")))
 }
 
 /// `GET /policy/history?after=&limit=` -> `{versions, next}`, newest first.

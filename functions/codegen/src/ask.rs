@@ -8,6 +8,7 @@ use crate::exchange::{Content, Patience, Response, exchange, media_type};
 use crate::fault::{Fault, Spent};
 use crate::inputs::Request;
 use crate::keys::ApiKey;
+use crate::progress::Progress;
 use crate::provider::Api;
 use crate::redact::displayable_model;
 use crate::wire::{self, WireRequest};
@@ -50,8 +51,9 @@ pub(crate) async fn ask(
     request: WireRequest,
     question: Question<'_>,
     patience: Patience,
+    progress: &Progress<'_>,
 ) -> Result<Answer, Fault> {
-    let response = exchange(client, request, question.api, patience).await?;
+    let response = exchange(client, request, question.api, patience, progress).await?;
     if response.status.is_success() {
         return read_answer(question, response);
     }

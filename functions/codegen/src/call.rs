@@ -57,6 +57,10 @@ impl<'a> Call<'a> {
         }
     }
 
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
+    }
+
     /// How long it has taken.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()

@@ -30,6 +30,8 @@ pub struct CodegenConfig {
     pub stream: bool,
     /// How long a streamed answer may pause.
     pub idle_timeout: Duration,
+    /// How often people who watch see what a streamed answer has so far.
+    pub progress_period: Duration,
     /// Limits the tokens of an answer, including reasoning, and so its cost. A step can set its own.
     pub max_output_tokens: u32,
     /// Requests to one provider for one step, including the first.
@@ -57,6 +59,7 @@ impl Default for CodegenConfig {
             connect_timeout: Duration::from_secs(5),
             stream: true,
             idle_timeout: Duration::from_mins(1),
+            progress_period: Duration::from_secs(2),
             max_output_tokens: 16_384,
             tries_per_provider: 3,
             backoff: Duration::from_millis(500),

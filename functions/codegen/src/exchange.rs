@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::ask::parse;
 use crate::config::CodegenConfig;
 use crate::fault::{Fault, FaultKind};
+use crate::progress::Progress;
 use crate::provider::Api;
 use crate::stream::{Events, MAX_STREAM_BYTES};
 use crate::wire::{Assembly, WireRequest};
@@ -49,6 +50,8 @@ pub(crate) struct Patience {
     pub first: Duration,
     /// For each part of a streamed answer after that.
     pub idle: Duration,
+    /// Between two reports of what a streamed answer has so far.
+    pub report: Duration,
 }
 
 /// A client that does not follow redirects (they would send keys elsewhere), retry (the router does), read the
@@ -81,6 +84,7 @@ pub(crate) async fn exchange(
     request: WireRequest,
     api: Api,
     patience: Patience,
+    progress: &Progress<'_>,
 ) -> Result<Response, Fault> {
     let deadline = Instant::now() + patience.whole;
     let timed_out = |_| Fault::timed_out(patience.whole);
@@ -99,7 +103,7 @@ pub(crate) async fn exchange(
         let body = timeout_at(limit, read(response, &headers, MAX_ERROR_BYTES)).await;
         Content::Bytes(body.ok().and_then(Result::ok).unwrap_or_default())
     } else if media_type(&headers) == "text/event-stream" {
-        let body = timeout_at(deadline, read_stream(response, &headers, api, patience.idle)).await;
+        let body = timeout_at(deadline, read_stream(response, &headers, api, patience, progress)).await;
         Content::Streamed(body.map_err(timed_out)??)
     } else {
         let body = timeout_at(deadline, read(response, &headers, MAX_ANSWER_BYTES)).await;
@@ -127,10 +131,12 @@ async fn read_stream(
     mut response: reqwest::Response,
     headers: &HeaderMap,
     api: Api,
-    idle: Duration,
+    Patience { idle, report, .. }: Patience,
+    progress: &Progress<'_>,
 ) -> Result<Value, Fault> {
     let mut body = Body::new(headers, MAX_STREAM_BYTES)?;
     let (mut events, mut assembly) = (Events::default(), Assembly::new(api));
+    let mut reported = Instant::now();
     while !assembly.is_complete() {
         let chunk = timeout(idle, response.chunk()).await.map_err(|_| Fault::stalled(idle))?;
         let Some(chunk) = chunk.map_err(|error| Fault::of_transport(&error))? else { break };
@@ -142,6 +148,10 @@ async fn read_stream(
             }
             data => assembly.push(parse(data)?),
         })?;
+        if reported.elapsed() >= report {
+            progress.report(assembly.partial());
+            reported = Instant::now();
+        }
     }
     assembly.finish().ok_or_else(Fault::truncated)
 }

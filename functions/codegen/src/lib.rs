@@ -16,10 +16,12 @@ mod decide;
 mod exchange;
 mod fault;
 mod inputs;
+mod keep;
 mod keys;
 mod materials;
 mod parameters;
 mod plan;
+mod progress;
 mod prompt;
 mod provider;
 mod redact;
@@ -103,6 +105,7 @@ impl Codegen {
             let allowed = config.allow_template.then(|| report::from_template(&request, &message));
             return allowed.ok_or_else(|| Box::new(report::template_refused()));
         }
+        let reader = keep::reader(&step.models.policy)?;
         let prices = step.models.policy.price_table(step.models.policy_version);
         let policy = Policy { config, terms: &step.models, prices: &prices };
         let keys = self.look_up(&policy, &request, deadline).await;
@@ -137,6 +140,9 @@ impl Codegen {
                 let mut made = report::from_model(&request, prompt, repair, &materials, max_output_tokens, routed);
                 if let Some(key) = key {
                     made.metadata["cache_key"] = key.into();
+                }
+                if let Some(reader) = reader {
+                    made.kept = Some(keep::encrypted(&reader, prompt, &made)?);
                 }
                 Ok(made)
             }
@@ -173,10 +179,19 @@ impl Codegen {
             metadata: generated.metadata.clone(),
             made_from: generated.made_from.clone(),
         };
-        match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
-            Ok(artifact) => {
+        let stored = async {
+            let artifact = store.put(&generated.name, describe, generated.text.clone().into_bytes()).await?;
+            let kept = match &generated.kept {
+                Some(kept) => Some(keep::put(store, &artifact, kept).await?),
+                None => None,
+            };
+            Ok::<_, Error>((artifact, kept))
+        };
+        match stored.await {
+            Ok((artifact, kept)) => {
                 let outputs = generated.outputs(&artifact, self.router.config().outputs_bytes);
-                Outcome { artifacts: vec![artifact], events: generated.events, ..Outcome::succeeded(outputs) }
+                let artifacts = [artifact].into_iter().chain(kept).collect();
+                Outcome { artifacts, events: generated.events, ..Outcome::succeeded(outputs) }
             }
             Err(error) => {
                 telemetry::report(&error, "store the generated text");

@@ -23,7 +23,7 @@ use crate::provider::{Provider, Target};
 pub(crate) struct Policy<'a> {
     pub config: &'a CodegenConfig,
     pub terms: &'a ModelTerms,
-    pub prices: &'a PriceTable,
+    pub prices: &'a PriceTable<'a>,
 }
 
 /// What works now. Cooldowns count from the claim.

@@ -35,6 +35,8 @@ pub struct Generated {
     pub model: String,
     /// Artifacts that the model read.
     pub made_from: Vec<ArtifactId>,
+    /// The prompt and the answer, encrypted for the reader that the policy names.
+    pub kept: Option<String>,
     /// Of the template and of the cache. Requests to models write their events when they are settled.
     pub events: Vec<NewEvent>,
 }
@@ -96,6 +98,7 @@ pub(crate) fn from_model(
         provider: provider.as_str(),
         model: answer.model_served,
         made_from: materials::ids(materials),
+        kept: None,
         events: Vec::new(),
     }
 }
@@ -132,6 +135,7 @@ pub(crate) fn from_cache(
         provider: asked.provider.as_str(),
         model,
         made_from,
+        kept: None,
         events: vec![NewEvent { kind: "llm.cached".to_owned(), payload }],
     }
 }
@@ -171,6 +175,7 @@ pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
         provider: TEMPLATE,
         model: TEMPLATE.to_owned(),
         made_from: Vec::new(),
+        kept: None,
         events: vec![NewEvent { kind: "codegen.usage".to_owned(), payload }],
     }
 }

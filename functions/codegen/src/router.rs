@@ -22,6 +22,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::inputs::Request;
 use crate::keys::{ApiKey, KEYS_TIMEOUT, StepKeys};
 use crate::plan::{self, Attempt, ChosenBy, LeftOut, Plan};
+use crate::progress::{Progress, record};
 use crate::provider::Provider;
 use crate::wire::{self, Addressee};
 
@@ -217,8 +218,10 @@ impl Router {
         course.tries += 1;
         let (api, prompt) = (self.config.api(*provider), task.prompt);
         let question = Question { api, model, key, request: task.request, prompt };
+        let (progress, reports) = Progress::new(key.and_then(ApiKey::secret));
         let answer = tokio::select! {
-            answer = ask(client, request, question, self.patience(course.others_remain, limit)) => answer,
+            answer = ask(client, request, question, self.patience(course.others_remain, limit), &progress) => answer,
+            never = record(task.calls, call.id(), reports) => match never {},
             () = task.calls.lost() => {
                 call.fail(&Fault::stopped(), None).await;
                 return Err(Miss::End(End::Lost));
@@ -240,7 +243,8 @@ impl Router {
     /// A provider that hangs is seen early if another one can be asked instead. The last one may take its time to begin.
     fn patience(&self, others_remain: bool, limit: Duration) -> Patience {
         let idle = if self.config.stream { self.config.idle_timeout.min(limit) } else { limit };
-        Patience { whole: limit, first: if others_remain { idle } else { limit }, idle }
+        let first = if others_remain { idle } else { limit };
+        Patience { whole: limit, first, idle, report: self.config.progress_period }
     }
 
     fn state(&self, course: &Course, task: &Task<'_>, has_new_key: bool) -> State {

@@ -1,10 +1,11 @@
 //! Requests to models: start and end.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::pool::Database;
 use super::step::AttemptKey;
-use crate::domain::{CachedAnswer, CallEnd, CallStart, Permit, TenantId};
+use crate::domain::{CachedAnswer, CallEnd, CallProgress, CallStart, Permit, TenantId};
 use crate::error::Error;
 
 #[derive(Debug, Serialize)]
@@ -60,6 +61,12 @@ pub async fn cached(
 /// Reserves the money of a request. Safe to repeat.
 pub async fn start(db: &Database, attempt: &AttemptKey, call: &CallStart) -> Result<Permit, Error> {
     db.transition("select nofx.llm_call_start($1)", &Call { attempt, of: call }).await
+}
+
+/// Records what a streamed answer has so far, while its request is open.
+pub async fn progress(db: &Database, attempt: &AttemptKey, progress: &CallProgress) -> Result<(), Error> {
+    let _: IgnoredAny = db.transition("select nofx.llm_call_progress($1)", &Call { attempt, of: progress }).await?;
+    Ok(())
 }
 
 /// Settles a request. Safe to repeat.

@@ -46,7 +46,7 @@ pub mod yaml;
 
 pub use claimed_step::{ClaimedStep, GateDecision};
 pub use id::{ArtifactId, GateId, LinkId, RunId, StepId, TenantId, TokenId};
-pub use model_call::{CachedAnswer, CallEnd, CallStart, ModelTerms, Permit, Shortfall};
+pub use model_call::{CachedAnswer, CallEnd, CallProgress, CallStart, ModelTerms, Permit, Shortfall};
 pub use money::MicroUsd;
 pub use outcome::{ArtifactRef, NewArtifact, NewEvent, NewGate, Outcome, StepError, Verdict, Workspace};
 pub use policy::Policy;

@@ -108,6 +108,16 @@ pub struct CallEnd {
     pub recovered: bool,
 }
 
+/// What a streamed answer has so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CallProgress {
+    /// Of its request.
+    pub id: Uuid,
+    pub bytes: usize,
+    /// The last characters, at most 1,000.
+    pub tail: String,
+}
+
 /// What a request costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "usd_micros", rename_all = "snake_case")]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fields::{Fields, Names};
+use super::fields::{Fields, Most, Names};
 use super::money::{MicroUsd, USD};
 use super::price::{ModelPrice, Price, PriceTable};
 
@@ -20,6 +20,8 @@ pub struct ModelPolicy {
     pub budgets: ModelBudgets,
     /// The only providers (`openai`) and models (`openai/gpt-6-luna`) that may be asked. Null for all.
     pub allow: Option<Vec<String>>,
+    /// The public key (PEM) for which prompts and answers are encrypted and kept. Null: they are not kept.
+    pub keep_prompts: Option<String>,
 }
 
 /// The most that all runs of a tenant may spend together.
@@ -43,7 +45,7 @@ pub struct PolicyPrice {
 }
 
 /// Fields of `models`.
-pub const FIELDS: &[Names] = &[&["order"], &["prices"], &["budgets"], &["allow"]];
+pub const FIELDS: &[Names] = &[&["order"], &["prices"], &["budgets"], &["allow"], &["keep_prompts"]];
 /// Kinds of tasks.
 pub const KINDS: &[&str] = &["codegen", "reasoning", "docs"];
 /// Fields of `models.order`.
@@ -65,6 +67,8 @@ pub const PROVIDERS: &[&str] = &["openai", "anthropic", "gemini", "openai_compat
 pub const MAX_ENTRIES: usize = 500;
 /// Maximum length of the name of a model.
 pub const MAX_MODEL_BYTES: usize = 100;
+/// A longer text is no P-256 key.
+const MAX_KEY_BYTES: usize = 1_000;
 /// The largest budget and the largest price, in dollars.
 pub const MAX_USD: i64 = 1_000_000;
 
@@ -79,15 +83,14 @@ impl ModelPolicy {
     }
 
     /// The prices that count for the tenant. `version` is that of the policy.
-    pub fn price_table(&self, version: u32) -> PriceTable {
-        let prices: Vec<_> = self.prices.iter().map(PolicyPrice::model_price).collect();
-        PriceTable::builtin().with(&prices, version)
+    pub fn price_table(&self, version: u32) -> PriceTable<'_> {
+        PriceTable::builtin().with(self.prices.iter().map(PolicyPrice::model_price), version)
     }
 }
 
 impl PolicyPrice {
-    fn model_price(&self) -> ModelPrice {
-        let Self { provider, model, input, output, cached_input, cache_write } = self.clone();
+    fn model_price(&self) -> ModelPrice<'_> {
+        let &Self { ref provider, ref model, input, output, cached_input, cache_write } = self;
         let price = Price { input, output, cached_input, cache_write, ..Price::default() };
         ModelPrice { provider, model, price }
     }
@@ -113,7 +116,8 @@ pub(super) fn models(fields: &mut Fields<'_, '_>) -> ModelPolicy {
         month_usd_micros: fields.read("month_usd", budget),
     });
     let allow = fields.value("allow").is_some().then(|| fields.list("allow", MAX_ENTRIES, allowed));
-    ModelPolicy { order, prices, budgets: budgets.unwrap_or_default(), allow }
+    let keep_prompts = fields.filled("keep_prompts", Most::Bytes(MAX_KEY_BYTES)).map(str::to_owned);
+    ModelPolicy { order, prices, budgets: budgets.unwrap_or_default(), allow, keep_prompts }
 }
 
 fn order(fields: &mut Fields<'_, '_>) -> BTreeMap<String, Vec<String>> {
@@ -253,6 +257,8 @@ mod tests {
             (json!({"budgets": {"month_usd": 1_000_001}}), "budgets.month_usd"),
             (json!({"budgets": {"week_usd": 1}}), "budgets.week_usd"),
             (json!({"allow": "openai"}), "allow"),
+            (json!({"keep_prompts": true}), "keep_prompts"),
+            (json!({"keep_prompts": "x".repeat(1_001)}), "keep_prompts"),
             (json!({"allow": ["openai", "gpt-6-luna"]}), "allow[1]"),
             (json!({"allow": ["openai/"]}), "allow[0]"),
             (json!({"prices": {}}), "prices"),

@@ -64,17 +64,18 @@ pub struct PriceRef {
 
 /// A price of a tenant's policy. It replaces the built-in one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ModelPrice {
-    pub provider: String,
-    pub model: String,
+pub struct ModelPrice<'a> {
+    pub provider: &'a str,
+    pub model: &'a str,
     pub price: Price,
 }
 
 /// The prices that count for a tenant.
 #[derive(Debug, Clone, Default)]
-pub struct PriceTable {
-    /// The tenant's prices, by provider and model.
-    own: BTreeMap<(String, String), PriceRef>,
+pub struct PriceTable<'a> {
+    /// The tenant's prices, by provider and model. They have the version of its policy.
+    own: BTreeMap<(&'a str, &'a str), Price>,
+    policy: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,7 +89,7 @@ static TABLE: LazyLock<Builtin> = LazyLock::new(|| {
     serde_json::from_str(BUILTIN).unwrap_or_else(|_| Builtin { version: String::new(), models: BTreeMap::new() })
 });
 
-impl PriceTable {
+impl<'a> PriceTable<'a> {
     /// The prices of the release.
     pub fn builtin() -> Self {
         Self::default()
@@ -101,13 +102,9 @@ impl PriceTable {
 
     /// The prices with those of version `policy` of a tenant's policy, which replace built-in ones.
     #[must_use]
-    pub fn with(mut self, prices: &[ModelPrice], policy: u32) -> Self {
-        let version = format!("policy-{policy}");
-        self.own.extend(prices.iter().map(|of| {
-            let price = PriceRef { version: version.clone(), price: of.price.clone() };
-            ((of.provider.clone(), of.model.clone()), price)
-        }));
-        self
+    pub fn with(self, prices: impl IntoIterator<Item = ModelPrice<'a>>, policy: u32) -> Self {
+        let own = prices.into_iter().map(|ModelPrice { provider, model, price }| ((provider, model), price)).collect();
+        Self { own, policy }
     }
 
     /// The price of a model by its exact name. A fine-tuned model `ft:BASE:..` costs what `ft:BASE` does.
@@ -119,8 +116,8 @@ impl PriceTable {
     }
 
     fn exact(&self, provider: &str, model: &str) -> Option<PriceRef> {
-        let own = self.own.get(&(provider.to_owned(), model.to_owned())).cloned();
-        own.or_else(|| {
+        let own = self.own.get(&(provider, model)).cloned();
+        own.map(|price| PriceRef { version: format!("policy-{}", self.policy), price }).or_else(|| {
             let price = TABLE.models.get(provider)?.get(model)?.clone();
             Some(PriceRef { version: TABLE.version.clone(), price })
         })
@@ -264,12 +261,10 @@ mod tests {
 
     #[test]
     fn a_tenants_price_replaces_the_builtin_one() {
-        let own = |model: &str| ModelPrice {
-            provider: "openai".to_owned(),
-            model: model.to_owned(),
-            price: Price { input: 7, output: 9, ..Price::default() },
-        };
-        let table = PriceTable::builtin().with(&[own("gpt-6-luna"), own("house-model")], 4);
+        let price = Price { input: 7, output: 9, ..Price::default() };
+        let own = ["gpt-6-luna", "house-model"];
+        let own = own.map(|model| ModelPrice { provider: "openai", model, price: price.clone() });
+        let table = PriceTable::builtin().with(own, 4);
         for model in ["gpt-6-luna", "house-model"] {
             let found = table.price("openai", model).unwrap();
             assert_eq!((found.version.as_str(), found.price.input), ("policy-4", 7));

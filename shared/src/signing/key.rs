@@ -68,6 +68,11 @@ impl PublicKey {
         block("PUBLIC KEY", &self.spki)
     }
 
+    /// The point, uncompressed: 4, x, y.
+    pub fn point(&self) -> &[u8] {
+        &self.spki[SPKI_PREFIX.len()..]
+    }
+
     /// sha256 of the SubjectPublicKeyInfo in DER, in lower-case hex.
     pub fn keyid(&self) -> &str {
         &self.keyid
@@ -124,8 +129,13 @@ impl PrivateKey {
 
     /// One `PRIVATE KEY` block.
     pub fn to_pem(&self) -> Result<String, KeyError> {
+        Ok(block("PRIVATE KEY", &self.to_pkcs8()?))
+    }
+
+    /// As PKCS#8 in DER.
+    pub fn to_pkcs8(&self) -> Result<Vec<u8>, KeyError> {
         let pkcs8 = self.pair.to_pkcs8v1().map_err(|_| KeyError("the key cannot be encoded"))?;
-        Ok(block("PRIVATE KEY", pkcs8.as_ref()))
+        Ok(pkcs8.as_ref().to_vec())
     }
 
     pub fn public(&self) -> &PublicKey {

@@ -12,7 +12,7 @@ use super::Ownership;
 use crate::db::Database;
 use crate::db::model_call;
 use crate::db::step::{AttemptKey, Claimed};
-use crate::domain::{CachedAnswer, CallEnd, CallStart, Permit};
+use crate::domain::{CachedAnswer, CallEnd, CallProgress, CallStart, Permit};
 use crate::error::Error;
 use crate::telemetry;
 
@@ -21,6 +21,7 @@ const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_
 
 type Start = dyn Fn(CallStart) -> BoxFuture<'static, Result<Permit, Error>> + Send + Sync;
 type Cached = dyn Fn(String, u32) -> BoxFuture<'static, Result<Option<CachedAnswer>, Error>> + Send + Sync;
+type Report = dyn Fn(CallProgress) -> BoxFuture<'static, Result<(), Error>> + Send + Sync;
 type End = dyn Fn(CallEnd) -> BoxFuture<'static, Result<(), Error>> + Send + Sync;
 
 /// What a handler needs to call models. One round trip before each request, one after it.
@@ -29,6 +30,7 @@ pub struct ModelCalls {
     start: Box<Start>,
     end: Box<End>,
     cached: Box<Cached>,
+    report: Box<Report>,
 }
 
 impl fmt::Debug for ModelCalls {
@@ -45,7 +47,8 @@ impl ModelCalls {
         end: impl Fn(CallEnd) -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static,
     ) -> Self {
         let cached = Box::new(|_, _| ready(Ok(None)).boxed());
-        Self { ownership, start: Box::new(start), end: Box::new(end), cached }
+        let report = Box::new(|_| ready(Ok(())).boxed());
+        Self { ownership, start: Box::new(start), end: Box::new(end), cached, report }
     }
 
     /// The same, with answers of earlier calls: `cached` gets a key and the most age in seconds.
@@ -55,6 +58,15 @@ impl ModelCalls {
         cached: impl Fn(String, u32) -> BoxFuture<'static, Result<Option<CachedAnswer>, Error>> + Send + Sync + 'static,
     ) -> Self {
         Self { cached: Box::new(cached), ..self }
+    }
+
+    /// The same, with somebody who watches streamed answers.
+    #[must_use]
+    pub fn with_progress(
+        self,
+        report: impl Fn(CallProgress) -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { report: Box::new(report), ..self }
     }
 
     /// Model calls that are always granted and never recorded, of a step that is never lost.
@@ -67,6 +79,7 @@ impl ModelCalls {
         let key = Arc::new(AttemptKey::of(claimed));
         let (start_db, start_key) = (db.clone(), key.clone());
         let (cache_db, tenant) = (db.clone(), claimed.tenant_id.clone());
+        let (report_db, report_key) = (db.clone(), key.clone());
         let (end_db, end_key) = (db.clone(), key);
         Self::new(
             Ownership::of(db, claimed),
@@ -83,6 +96,10 @@ impl ModelCalls {
             let (db, tenant) = (cache_db.clone(), tenant.clone());
             async move { model_call::cached(&db, &tenant, &key, max_age_s).await }.boxed()
         })
+        .with_progress(move |progress| {
+            let (db, key) = (report_db.clone(), report_key.clone());
+            async move { model_call::progress(&db, &key, &progress).await }.boxed()
+        })
     }
 
     /// Asks whether a request may be sent, and reserves its money. Also the check whether the attempt owns its step. After
@@ -94,6 +111,11 @@ impl ModelCalls {
     /// The newest answer to the question that `key` names, if it is no older than `max_age_s` seconds.
     pub async fn cached(&self, key: &str, max_age_s: u32) -> Result<Option<CachedAnswer>, Error> {
         (self.cached)(key.to_owned(), max_age_s).await
+    }
+
+    /// Says what a streamed answer has so far.
+    pub async fn progress(&self, progress: CallProgress) -> Result<(), Error> {
+        (self.report)(progress).await
     }
 
     /// Settles a request that was started. Also for an attempt that has lost its step: the money is spent anyway. Logs a

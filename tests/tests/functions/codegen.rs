@@ -1,16 +1,25 @@
 //! `codegen` with a real worker: the timeline has its token usage, as docs/events.md says.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use ::codegen::{Codegen, CodegenConfig, PerProvider, Provider, ProviderKeys};
+use axum::body::{Body, Bytes};
 use axum::{Json, Router, routing};
+use futures::{StreamExt, stream};
 use nofx_tests::delivery::event;
 use nofx_tests::{Deliver, Lab, plans};
 use serde_json::{Value, json};
 use shared::db::gate::{self, GateDecision};
+use shared::db::policy::{NewPolicy, policy_set};
 use shared::domain::gate::Decision;
-use shared::domain::{RunId, tool};
+use shared::domain::{ArtifactId, ArtifactRef, RunId, tool};
+use shared::encryption::decrypt;
 use shared::flow::decide_gate::decide_gate;
+use shared::signing::PrivateKey;
 use shared::worker::{WorkThenRecord, Worker};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 /// What an answer of the fake Anthropic costs in micro-dollars: 10 tokens at 2 dollars and 7 at 10 dollars per million.
 const COST: i64 = 90;
@@ -40,6 +49,7 @@ fn worker(lab: &Lab, url: &str, secret: &'static str) -> Worker<WorkThenRecord<C
         order: Some(vec![Provider::OpenAi.into(), Provider::Anthropic.into()]),
         base_urls: PerProvider { openai: url.clone(), anthropic: url, ..PerProvider::default() },
         allow_template: true,
+        progress_period: Duration::ZERO,
         ..CodegenConfig::default()
     };
     let codegen = Codegen::new(config, move |_| std::future::ready(ProviderKeys::from_secret(secret)));
@@ -205,5 +215,114 @@ async fn a_step_with_a_cache_takes_the_earlier_answer_and_says_what_it_saved() {
     let gone = "update nofx.artifact set uri = uri || '.gone' where tenant_id = $1";
     lab.admin.execute(gone, &[&lab.tenant.0]).await.unwrap();
     assert_eq!(run(json!({ "prompt": "p", "cache": { "max_age_s": 600 } })).await.1, 1);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn kept_prompts_can_be_read_only_with_the_key_of_the_reader() {
+    let lab = Lab::with_bucket().await;
+    let url = providers().await;
+    let key = PrivateKey::generate().unwrap();
+    let policy = json!({ "models": { "keep_prompts": key.public().to_pem() } });
+    let new = NewPolicy { document: &policy, actor: "ann", reason: None, if_version: None };
+    policy_set(&lab.session(), &new).await.unwrap();
+    let inputs = json!({ "prompt": "a secret plan", "provider": "anthropic", "name": "plan.md" });
+    let run = lab.submit(&json!({ "goal": "g", "steps": [plans::step("write", "codegen", inputs)] })).await;
+    deliver(&lab, &url).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    let kept = "select k.id, k.name, k.uri, k.hash, k.size_bytes, k.media_type, a.name as answer
+                  from nofx.artifact k
+                  join nofx.artifact_edge e on e.child_id = k.id
+                  join nofx.artifact a on a.id = e.parent_id
+                 where k.run_id = $1 and k.type = 'prompt'";
+    let kept = lab.admin.query_one(kept, &[&run.0]).await.unwrap();
+    assert_eq!((kept.get("name"), kept.get("answer")), ("plan.md.prompt.jwe", "plan.md"));
+    let artifact = ArtifactRef {
+        id: ArtifactId(kept.get("id")),
+        uri: kept.get("uri"),
+        hash: kept.get::<_, String>("hash"),
+        size_bytes: u64::try_from(kept.get::<_, i64>("size_bytes")).unwrap(),
+        media_type: kept.get("media_type"),
+    };
+    let jwe = String::from_utf8(lab.ctx.storage.get(&artifact, 1 << 20).await.unwrap()).unwrap();
+    assert!(!jwe.contains("secret"));
+    assert!(decrypt(&PrivateKey::generate().unwrap(), &jwe).is_err());
+    let text: Value = serde_json::from_slice(&decrypt(&key, &jwe).unwrap()).unwrap();
+    assert_eq!((&text["message"], &text["answer"]), (&json!("a secret plan"), &json!("a text")));
+    assert_eq!((&text["provider"], &text["model_served"]), (&json!("anthropic"), &json!("claude")));
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn no_model_is_asked_if_its_prompt_could_not_be_kept() {
+    let lab = Lab::with_bucket().await;
+    let url = providers().await;
+    let policy = json!({ "models": { "keep_prompts": "no key" } });
+    let new = NewPolicy { document: &policy, actor: "ann", reason: None, if_version: None };
+    policy_set(&lab.session(), &new).await.unwrap();
+    let step = plans::step("write", "codegen", json!({ "prompt": "p", "provider": "anthropic" }));
+    let run = lab.submit(&json!({ "goal": "g", "steps": [step] })).await;
+    deliver(&lab, &url).await;
+    assert_eq!(lab.run_status(run).await, "failed");
+    assert!(payloads(&lab, run, "llm.attempt").await.is_empty(), "nothing was sent");
+    let sql = "select error ->> 'code' from nofx.step where run_id = $1";
+    assert_eq!(lab.admin.query_one(sql, &[&run.0]).await.unwrap().get::<_, String>(0), "prompt_not_kept");
+}
+
+/// A fake Anthropic that streams a text, and its end only when it is told to.
+async fn slow_provider(go_on: Arc<Notify>) -> String {
+    let event = |data: &Value| format!("data: {data}\n\n");
+    let delta = |text: &str| json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } });
+    let message = json!({ "model": "claude", "content": [], "usage": { "input_tokens": 10, "output_tokens": 1 } });
+    let begun = [
+        json!({ "type": "message_start", "message": message }),
+        json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+        delta("the beginning, "),
+    ];
+    let ended = [
+        delta("and the end"),
+        json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn" }, "usage": { "output_tokens": 7 } }),
+        json!({ "type": "message_stop" }),
+    ];
+    let [begun, ended] = [begun, ended].map(|events| events.iter().map(event).collect::<String>());
+    let router = Router::new().route(
+        "/v1/messages",
+        routing::post(async move || {
+            let end = stream::once(async move {
+                go_on.notified().await;
+                Ok::<_, std::io::Error>(Bytes::from(ended))
+            });
+            let body = Body::from_stream(stream::iter([Ok(Bytes::from(begun))]).chain(end));
+            ([("content-type", "text/event-stream")], body)
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn people_see_what_a_model_has_written_so_far_until_its_request_ends() {
+    let lab = Lab::with_bucket().await;
+    let go_on = Arc::new(Notify::new());
+    let url = slow_provider(Arc::clone(&go_on)).await;
+    let inputs = json!({ "prompt": "p", "provider": "anthropic" });
+    let run = lab.submit(&json!({ "goal": "g", "steps": [plans::step("write", "codegen", inputs)] })).await;
+    let writing = async || {
+        let step = shared::db::console::step_detail_fetch(&lab.session(), run, 0, None).await.unwrap();
+        step.expect("the step").writing
+    };
+    let watch = async {
+        lab.until("a report", "select exists (select from nofx.llm_progress)").await;
+        let seen = writing().await.expect("what is being written");
+        assert_eq!((seen.provider.as_str(), seen.tail.as_str(), seen.bytes), ("anthropic", "the beginning, ", 15));
+        go_on.notify_one();
+    };
+    tokio::join!(deliver(&lab, &url), watch);
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    assert!(writing().await.is_none());
+    let left: i64 = lab.admin.query_one("select count(*) from nofx.llm_progress", &[]).await.unwrap().get(0);
+    assert_eq!(left, 0, "it is forgotten");
     lab.assert_invariants().await;
 }

@@ -22,6 +22,7 @@ const SHARED: &AllowedImports = &[
     ("auth", &["config", "domain", "error"]),
     ("invoke", &["error"]),
     ("signing", &["config", "domain", "error"]),
+    ("encryption", &["signing"]),
     ("context", &["config", "db", "error", "queue", "secrets", "signing", "storage"]),
     ("flow", &["context", "db", "domain", "error", "queue", "signing", "storage", "telemetry", "view"]),
     ("worker", &["context", "db", "domain", "error", "flow", "queue", "storage", "telemetry"]),

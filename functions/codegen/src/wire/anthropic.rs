@@ -83,6 +83,11 @@ impl Assembly {
         self.usage.extend(counts.map(|(name, count)| (name.clone(), count.clone())));
     }
 
+    /// Of the block that is being written.
+    pub(super) fn text(&self) -> &str {
+        self.blocks.iter().rev().find(|(kind, _)| kind == "text").map_or("", |(_, text)| text)
+    }
+
     pub(super) fn into_body(self) -> Value {
         let blocks: Vec<_> =
             self.blocks.into_iter().map(|(kind, text)| json!({ "type": kind, "text": text })).collect();

@@ -36,7 +36,7 @@ pub(super) fn body(wish: Wish<'_>, provider: Provider) -> Value {
 #[derive(Default)]
 pub(crate) struct Assembly {
     model: Option<Value>,
-    text: String,
+    pub(super) text: String,
     refused: bool,
     calls_tool: bool,
     finish_reason: Option<Value>,

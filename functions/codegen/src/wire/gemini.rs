@@ -31,7 +31,7 @@ pub(super) fn body(wish: Wish<'_>) -> Value {
 /// The chunks of a streamed answer. Each is an answer of its own; texts add up, and the last counts are the answer's.
 #[derive(Default)]
 pub(crate) struct Assembly {
-    text: String,
+    pub(super) text: String,
     /// A part of a tool call.
     tool: Option<Value>,
     finish_reason: Option<Value>,

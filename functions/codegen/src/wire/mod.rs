@@ -151,6 +151,16 @@ impl Assembly {
         }
     }
 
+    /// The text so far.
+    pub(crate) fn partial(&self) -> &str {
+        match self {
+            Self::Responses(assembly) => &assembly.text,
+            Self::Chat(assembly) => &assembly.text,
+            Self::Messages(assembly) => assembly.text(),
+            Self::GenerateContent(assembly) => &assembly.text,
+        }
+    }
+
     /// The whole answer. `None` if its end is missing.
     pub(crate) fn finish(self) -> Option<Value> {
         match self {

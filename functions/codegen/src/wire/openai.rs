@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Reply, TOOL_CALL, UNREADABLE, Wish, list, named_schema, set, stop_problem, text};
+use super::{Reply, TOOL_CALL, UNREADABLE, Wish, append, list, named_schema, set, stop_problem, text};
 use crate::fault::Fault;
 use crate::redact::allowed_word;
 use crate::usage;
@@ -33,6 +33,8 @@ pub(super) fn body(wish: Wish<'_>) -> Value {
 #[derive(Default)]
 pub(crate) struct Assembly {
     pub response: Option<Value>,
+    /// The text so far, only for people who watch.
+    pub(super) text: String,
 }
 
 impl Assembly {
@@ -42,6 +44,7 @@ impl Assembly {
                 self.response = event.get_mut("response").map(Value::take);
                 Ok(())
             }
+            Some("response.output_text.delta") => append(&mut self.text, text(&event, "delta").unwrap_or_default()),
             Some("error") => Err(Fault::in_stream(&event)),
             None if event.get("error").is_some() => Err(Fault::in_stream(&event)),
             _ => Ok(()),

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::ready;
 use shared::domain::model_call::{BudgetScope, Charge, DeploymentCooldown};
 use shared::domain::model_policy::{ModelPolicy, PolicyPrice};
-use shared::domain::{CallEnd, CallStart, MicroUsd, ModelTerms, Permit, Shortfall};
+use shared::domain::{CallEnd, CallProgress, CallStart, MicroUsd, ModelTerms, Permit, Shortfall};
 use shared::worker::{ModelCalls, Ownership};
 
 #[derive(Clone, Default)]
@@ -19,6 +19,7 @@ pub struct Ledger(Arc<Mutex<Book>>);
 struct Book {
     starts: Vec<CallStart>,
     ends: Vec<CallEnd>,
+    progress: Vec<CallProgress>,
     cooldowns: BTreeMap<String, DeploymentCooldown>,
     policy: ModelPolicy,
     cap: Option<i64>,
@@ -88,6 +89,10 @@ impl Ledger {
         self.0.lock().unwrap().ends.clone()
     }
 
+    pub fn progress(&self) -> Vec<CallProgress> {
+        self.0.lock().unwrap().progress.clone()
+    }
+
     pub fn spent(&self) -> i64 {
         self.0.lock().unwrap().spent
     }
@@ -102,7 +107,7 @@ impl Ledger {
     }
 
     pub fn calls(&self) -> ModelCalls {
-        let (check, start, end) = (self.clone(), self.clone(), self.clone());
+        let (check, start, end, watch) = (self.clone(), self.clone(), self.clone(), self.clone());
         let polls = AtomicUsize::new(0);
         let ownership = Ownership::new(Duration::from_millis(20), move || {
             polls.fetch_add(1, Ordering::SeqCst);
@@ -116,6 +121,10 @@ impl Ledger {
                 ready(Ok(())).boxed()
             },
         )
+        .with_progress(move |progress| {
+            watch.0.lock().unwrap().progress.push(progress);
+            ready(Ok(())).boxed()
+        })
     }
 }
 

@@ -343,3 +343,23 @@ async fn without_streaming_whole_answers_are_asked_for() {
         assert_eq!(seen.headers["accept-encoding"], "gzip");
     }
 }
+
+#[tokio::test]
+async fn what_a_hanging_stream_has_so_far_is_shown_without_the_key_and_is_no_result() {
+    let text = "A long enough beginning of an answer";
+    for provider in Provider::ALL {
+        let all = events(provider, text);
+        let half: String = all[..all.len() - 1].iter().map(event).collect();
+        let fake = FakeProvider::start(vec![Reply::events(&[]).body(half, 1).ends(End::Hangs)]).await;
+        let (mut all, _) = then(provider, &fake, &fake);
+        (all.order, all.tries_per_provider) = (Some(vec![provider.into()]), 1);
+        (all.progress_period, all.idle_timeout) = (Duration::ZERO, Duration::from_millis(500));
+        let lab = codegen(all, &Provider::ALL);
+        failure(&lab, topic()).await;
+        let progress = lab.ledger.progress();
+        let last = progress.last().unwrap_or_else(|| panic!("{provider}: nothing was shown"));
+        assert_eq!((last.id, last.bytes), (lab.ledger.starts()[0].id, text.len()), "{provider}");
+        // The end of the text may be the beginning of the key, as far as anybody knows.
+        assert_eq!(last.tail, text[..text.len() - format!("key-{provider}").len()], "{provider}");
+    }
+}

@@ -12,7 +12,7 @@ use super::source::visible;
 const ENTRIES: usize = 10;
 
 /// Words, field, value and meaning of each rule.
-pub(super) fn rows(models: &ModelPolicy) -> [Row; 5] {
+pub(super) fn rows(models: &ModelPolicy) -> [Row; 6] {
     let order = models.order.iter().map(|(kind, providers)| format!("{kind}: {}", providers.join(", ")));
     let prices = models.prices.iter().map(|price| format!("{}/{}", price.provider, price.model));
     let allowed = match &models.allow {
@@ -32,12 +32,17 @@ pub(super) fn rows(models: &ModelPolicy) -> [Row; 5] {
     };
     let day = budget(models.budgets.day_usd_micros, "a day (UTC)");
     let month = budget(models.budgets.month_usd_micros, "a month (UTC)");
+    let kept = match models.keep_prompts {
+        None => (html! { code { "none" } }, "they are not kept"),
+        Some(_) => (html! { code { "a public key" } }, "they are kept, encrypted for the owner of the key"),
+    };
     [
         ("Order", "models.order", list(&order.collect::<Vec<_>>()), ordered.to_owned()),
         ("Models that may be asked", "models.allow", list(models.allow.as_deref().unwrap_or_default()), allowed),
         ("Prices", "models.prices", list(&prices.collect::<Vec<_>>()), table),
         ("Budget of a day", "models.budgets.day_usd", day.0, day.1),
         ("Budget of a month", "models.budgets.month_usd", month.0, month.1),
+        ("Prompts and answers", "models.keep_prompts", kept.0, kept.1.to_owned()),
     ]
 }
 

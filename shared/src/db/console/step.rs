@@ -82,6 +82,8 @@ pub struct StepDetail {
     pub artifacts_total: usize,
     /// The evidence of the shown attempt.
     pub evidence: Option<ArtifactRef>,
+    /// What a model has written so far, while its answer is being streamed.
+    pub writing: Option<Writing>,
     /// Answers of models in all attempts, newest first.
     pub calls: Vec<ModelCall>,
     pub calls_total: usize,
@@ -129,6 +131,16 @@ pub struct Neighbour {
     pub ordinal: i64,
     pub name: String,
     pub status: StepStatus,
+}
+
+/// A beginning of a streamed answer.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Writing {
+    pub provider: String,
+    pub model: String,
+    pub bytes: u64,
+    /// The last characters.
+    pub tail: String,
 }
 
 /// An answer of a model, as its event records it. `docs/events.md` describes the fields.
@@ -214,6 +226,7 @@ pub async fn step_detail_fetch(
                 {GATES_OF_STEP},
                 {STORED_BY_ATTEMPT},
                 {CALLS_OF_STEP},
+                {WRITING},
                 (select to_json(written) from (
                     select {start} from (values (1)) one {joins} where s.tool = 'db_write') written) as write,
                 {WAITING} as waiting
@@ -318,6 +331,15 @@ fn stored() -> String {
            order by a.created_at desc, a.id desc limit 1) as evidence"
     )
 }
+
+/// What a request that is open has so far.
+const WRITING: &str = "(select to_json(w) from (
+         select c.provider, left(c.model_requested, 200) as model, g.bytes, g.tail
+           from nofx.llm_progress g
+           join nofx.llm_call c on c.id = g.call_id
+          where g.tenant_id = $1 and g.step_id = s.id and g.attempt = s.attempt and s.status = 'running' and s.shown = s.attempt
+            and c.state = 'open'
+          order by g.reported_at desc limit 1) w) as writing";
 
 /// The calls of the step, and usage events of the tenant (as releases without prices recorded them) from the step's first
 /// attempt until an hour after its end, because a late attempt reports its usage too. The index event_watched serves this.

@@ -154,6 +154,7 @@ fn main(page: &StepPage<'_>) -> Markup {
             Some(Err(why)) => div #evidence { (verdict_missing(why, &links(page))) },
             None => {}
         }
+        (models::writing(page.step))
         (models::models(page.step))
         (data::write(page))
         (data::stored(page))

@@ -38,6 +38,19 @@ pub(super) fn models(step: &StepDetail) -> Markup {
     section("models", "Model calls", &html! { p.note { (many(step.calls_total as u64, "answer", "answers")) } }, &body)
 }
 
+/// What a model has written so far.
+pub(super) fn writing(step: &StepDetail) -> Markup {
+    let Some(writing) = &step.writing else { return html! {} };
+    let note = html! {
+        p.note { (format::size(writing.bytes)) " so far, by " code { bdi { (short(&writing.model)) } } }
+    };
+    let body = html! {
+        pre.output tabindex="0" role="region" aria-label="Being written" { @if (writing.tail.len() as u64) < writing.bytes { "…" } (visible(&writing.tail)) }
+        p.note { "A part of an answer is no result. The step stores the answer once it is whole and accepted." }
+    };
+    section("writing", "Being written", &note, &body)
+}
+
 /// The providers that gave no usable answer, then the one that did.
 fn rows(call: &ModelCall) -> Markup {
     let usage = &call.usage;
