@@ -1,7 +1,7 @@
 //! Tool `codegen`: text or code from a model, stored as an artifact.
 //!
-//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind`, `name`, `content_type`, `provider`, `model` and
-//! parameters. If a step names a provider, only that one is asked. Otherwise the router falls back from one model to the
+//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind`, `name`, `content_type`, `output`, `provider`,
+//! `model` and parameters. If a step names a provider, only that one is asked. Otherwise the router falls back from one model to the
 //! next. Metadata and events say which model answered and why others did not. Events and logs contain neither prompts
 //! nor texts.
 //!
@@ -16,7 +16,9 @@ mod exchange;
 mod fault;
 mod inputs;
 mod keys;
+mod manifest;
 mod materials;
+mod output;
 mod parameters;
 mod plan;
 mod prompt;
@@ -24,6 +26,7 @@ mod provider;
 mod redact;
 mod report;
 mod router;
+mod sbom;
 mod schema;
 mod stream;
 mod usage;
@@ -31,7 +34,8 @@ mod wire;
 
 use std::fmt;
 
-use shared::domain::{Outcome, StepError};
+use serde_json::json;
+use shared::domain::{ArtifactId, NewArtifact, Outcome, StepError};
 use shared::error::Error;
 use shared::storage::{ArtifactMeta, StepStore};
 use shared::telemetry;
@@ -49,6 +53,7 @@ pub use crate::config::{CodegenConfig, default_order};
 pub use crate::inputs::Kind;
 pub use crate::keys::{ApiKey, ProviderKeys};
 pub use crate::materials::{MAX_MATERIAL_BYTES, Material};
+pub use crate::output::Output;
 pub use crate::provider::{Api, PerProvider, Provider, Target};
 pub use crate::report::Generated;
 
@@ -158,10 +163,14 @@ impl Codegen {
             metadata: generated.metadata.clone(),
             made_from: generated.made_from.clone(),
         };
-        match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
-            Ok(artifact) => {
+        let stored = match store.put(&generated.name, describe, generated.text.clone().into_bytes()).await {
+            Ok(artifact) => store_sbom(&generated, artifact.id, store).await.map(|sbom| (artifact, sbom)),
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok((artifact, sbom)) => {
                 let outputs = generated.outputs(&artifact, self.router.config().outputs_bytes);
-                Outcome { artifacts: vec![artifact], events: generated.events, ..Outcome::succeeded(outputs) }
+                Outcome { artifacts: vec![artifact, sbom], events: generated.events, ..Outcome::succeeded(outputs) }
             }
             Err(error) => {
                 telemetry::report(&error, "store the generated text");
@@ -175,6 +184,19 @@ impl Codegen {
             }
         }
     }
+}
+
+/// Stores the bill of materials of a result.
+async fn store_sbom(generated: &Generated, of: ArtifactId, store: &StepStore) -> Result<NewArtifact, Error> {
+    let document = sbom::document(generated);
+    let bytes = serde_json::to_vec_pretty(&document).map_err(|error| Error::internal("write the SBOM", error))?;
+    let describe = ArtifactMeta {
+        kind: sbom::KIND,
+        media_type: sbom::MEDIA_TYPE,
+        metadata: json!({ "of": of, "spec_version": document["specVersion"] }),
+        made_from: vec![of],
+    };
+    store.put(&sbom::name(&generated.name), describe, bytes).await
 }
 
 impl Handler for Codegen {
