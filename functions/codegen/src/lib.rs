@@ -5,6 +5,8 @@
 //! next. Metadata and events say which model answered and why others did not. Events and logs contain neither prompts
 //! nor texts.
 //!
+//! `output` makes a text, a set of files or a patch of an answer, and `sbom` its bill of materials.
+//!
 //! `plan` and `decide` are pure. `router` carries out what they say.
 
 mod ask;
