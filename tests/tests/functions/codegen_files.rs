@@ -238,7 +238,7 @@ async fn only_a_set_or_a_patch_can_be_taken() {
         (
             "text/markdown; charset=utf-8",
             "# A",
-            "inputs.from: has the type text/markdown; charset=utf-8, and must be a set of files",
+            "inputs.from: has the type text/markdown, and must be a set of files",
         ),
         ("application/json", "[]", "inputs.from: is no set of files (line 1, column"),
         (
