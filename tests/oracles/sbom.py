@@ -16,7 +16,11 @@ def main():
     found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if found is not None:
         raise ValueError(found)
-    bom = Bom.from_json(json.loads(text))
+    document = json.loads(text)
+    # The schema takes any version.
+    if document["specVersion"] != "1.6":
+        raise ValueError(document["specVersion"])
+    bom = Bom.from_json(document)
     bom.validate()
     root = bom.metadata.component
     print(
