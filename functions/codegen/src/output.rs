@@ -100,7 +100,7 @@ impl Output {
                 set.to_json().unwrap_or_default()
             }
             Self::Patch => {
-                let added: String = text.lines().map(|line| format!("+{line}\n")).collect();
+                let added: String = text.lines().flat_map(|line| ["+", line, "\n"]).collect();
                 format!("--- /dev/null\n+++ b/{DRAFT}\n@@ -0,0 +1,{} @@\n{added}", text.lines().count())
             }
         }

@@ -145,7 +145,8 @@ fn component_of_library(manifest: &str, at: usize, found: &Dependency) -> Value 
         json!({ "name": "nofx:manifest", "value": manifest }),
         json!({ "name": "nofx:section", "value": found.section }),
     ];
-    properties.extend(found.declared.as_ref().map(|declared| json!({ "name": "nofx:declared", "value": declared })));
+    let declared = found.declared.as_deref().map(without_login);
+    properties.extend(declared.map(|declared| json!({ "name": "nofx:declared", "value": declared })));
     let mut component = json!({
         "type": "library",
         "bom-ref": format!("library:{manifest}:{at}"),
@@ -161,6 +162,15 @@ fn component_of_library(manifest: &str, at: usize, found: &Dependency) -> Value 
         }
     }
     component
+}
+
+/// A URL without the name and password that it may have. Proofs, which strangers read, include the document.
+fn without_login(declared: &str) -> String {
+    let Some((scheme, rest)) = declared.split_once("://") else { return declared.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
 }
 
 fn refs(components: &[Value]) -> Vec<&Value> {
@@ -245,6 +255,20 @@ mod tests {
             (&json!([]), &Value::Null),
             "no model wrote it"
         );
+    }
+
+    #[test]
+    fn a_login_in_a_url_is_not_repeated() {
+        for (declared, shown) in [
+            ("git+https://me:canary@h.test/x@1.0", "git+https://h.test/x@1.0"),
+            ("@ https://canary@h.test", "@ https://h.test"),
+            ("https://h.test/@a/b", "https://h.test/@a/b"),
+            ("^1.2.3", "^1.2.3"),
+        ] {
+            assert_eq!(without_login(declared), shown);
+        }
+        let text = r#"{"dependencies":{"a":"git+https://me:canary@h.test/a.git"}}"#;
+        assert!(!document(&generated(Output::Text, "package.json", text)).to_string().contains("canary"));
     }
 
     #[test]

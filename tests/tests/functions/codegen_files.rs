@@ -235,11 +235,7 @@ async fn what_does_not_fit_the_workspace_is_repaired_if_the_step_repairs() {
 async fn only_a_set_or_a_patch_can_be_taken() {
     let stack = Stack::new().await;
     for (media_type, text, expected) in [
-        (
-            "text/markdown; charset=utf-8",
-            "# A",
-            "inputs.from: has the type text/markdown, and must be a set of files",
-        ),
+        ("text/markdown; charset=utf-8", "# A", "inputs.from: has the type text/markdown, and must be a set of files"),
         ("application/json", "[]", "inputs.from: is no set of files (line 1, column"),
         (
             "application/json",
