@@ -3,7 +3,7 @@
 //! The functions `gate` and `gate_runner` and the command `nofx gate` share this crate, so that the same tree gets the
 //! same verdict everywhere. It uses neither storage nor database: archives in, evidence out.
 //!
-//! In reading order: `snapshot` hashes the files of a workspace, `archive`, `unpack`, `edit` and `patch` write them.
+//! In reading order: `snapshot` hashes the files of a workspace, `archive`, `unpack`, `edit`, `file_set` and `patch` write them.
 //! `definition` says which gates a workspace has, `integrity` how a change weakens them. `judge` judges one gate: it has
 //! `run` run the command, in the sandbox and with the `dependencies` that the lockfile pins, and reads the `report`s and
 //! the `coverage` of changed lines. `evidence` is the result, `attestation` its signature.
@@ -22,6 +22,7 @@ pub mod definition;
 pub mod dependencies;
 pub mod edit;
 pub mod evidence;
+pub mod file_set;
 mod finding;
 pub mod integrity;
 pub mod judge;

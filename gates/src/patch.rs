@@ -49,7 +49,19 @@ pub struct Hunk<'a> {
 /// Applies a patch, or changes nothing and says every reason, each with the patch's line.
 pub fn apply(root: &Path, patch: &[u8]) -> Result<(), PatchError> {
     let files = parse(patch).map_err(|problem| PatchError::Refused(vec![problem]))?;
-    change(root, &files)
+    change(root, &files, Plan::default())
+}
+
+/// The same for a patch that a model wrote: the reasons name files and lines, and repeat no line.
+pub fn apply_private(root: &Path, patch: &[u8]) -> Result<(), PatchError> {
+    let files = parse(patch).map_err(|problem| PatchError::Refused(vec![without_text(&problem)]))?;
+    change(root, &files, Plan { hides_lines: true, ..Plan::default() })
+}
+
+/// A problem of [`parse`] that says where it is, and repeats nothing of the patch.
+pub fn without_text(problem: &str) -> String {
+    let line = problem.split(':').next().filter(|line| line.starts_with("line ")).unwrap_or("line 1");
+    format!("{line}: it is no unified diff, or changes what no patch may change")
 }
 
 /// Takes a patch back, as exactly as [`apply`]: the tree must be the one that the patch leads to.
@@ -59,10 +71,27 @@ pub fn revert(root: &Path, patch: &[u8]) -> Result<(), PatchError> {
     }
     let files = parse(patch).map_err(|problem| PatchError::Refused(vec![problem]))?;
     let reversed: Result<Vec<_>, _> = files.into_iter().map(FilePatch::reversed).collect();
-    change(root, &reversed.map_err(|problem| PatchError::Refused(vec![problem]))?)
+    change(root, &reversed.map_err(|problem| PatchError::Refused(vec![problem]))?, Plan::default())
+}
+
+/// Reads a patch, as far as it can be checked without the workspace that it is for: it has each file once.
+pub fn parse_unique(patch: &[u8]) -> Result<Vec<FilePatch<'_>>, String> {
+    let files = parse(patch)?;
+    let mut seen = BTreeSet::new();
+    for file in &files {
+        if !seen.insert(file.path()) {
+            return Err(format!("line {}: {} is in the patch twice; put its hunks together", file.line, file.path()));
+        }
+    }
+    Ok(files)
 }
 
 impl FilePatch<'_> {
+    /// The path after the patch, or of a deleted file the one before.
+    pub fn path(&self) -> &str {
+        self.new.as_ref().or(self.old.as_ref()).map_or("", String::as_str)
+    }
+
     fn reversed(self) -> Result<Self, String> {
         if self.is_copy {
             return Err(format!("line {}: a copy cannot be taken back; make the diff without copies", self.line));
@@ -88,8 +117,7 @@ impl FilePatch<'_> {
     }
 }
 
-fn change(root: &Path, files: &[FilePatch<'_>]) -> Result<(), PatchError> {
-    let mut plan = Plan::default();
+fn change(root: &Path, files: &[FilePatch<'_>], mut plan: Plan) -> Result<(), PatchError> {
     for file in files {
         match plan.add(root, file) {
             Ok(()) => {}
@@ -132,6 +160,8 @@ struct Plan {
     /// Paths that must not exist before, with the patch's line.
     created: Vec<(usize, String)>,
     problems: Vec<String>,
+    /// Problems repeat no line of the file or the patch.
+    hides_lines: bool,
 }
 
 impl Plan {
@@ -150,8 +180,8 @@ impl Plan {
             let is = if before.executable { "is" } else { "is not" };
             return refused(format!("{old} {is} executable, and the patch expects otherwise"));
         }
-        let name = file.new.as_ref().or(file.old.as_ref()).map_or("", String::as_str);
-        let bytes = apply_hunks(&before.bytes, &file.hunks).map_err(|(line, message)| {
+        let name = file.path();
+        let bytes = apply_hunks(&before.bytes, &file.hunks, self.hides_lines).map_err(|(line, message)| {
             let at = if line == file.line { String::new() } else { format!("hunk at line {line}: ") };
             EditError::Refused(format!("{name}: {at}{message}"))
         })?;
@@ -211,7 +241,7 @@ impl Plan {
 }
 
 /// The content after the hunks. The error has the patch's line.
-fn apply_hunks(before: &[u8], hunks: &[Hunk<'_>]) -> Result<Vec<u8>, (usize, String)> {
+fn apply_hunks(before: &[u8], hunks: &[Hunk<'_>], hides_lines: bool) -> Result<Vec<u8>, (usize, String)> {
     let lines: Vec<&[u8]> = before.split_inclusive(|byte| *byte == b'\n').collect();
     let mut after = Vec::with_capacity(before.len());
     let mut at = 0;
@@ -229,6 +259,9 @@ fn apply_hunks(before: &[u8], hunks: &[Hunk<'_>]) -> Result<Vec<u8>, (usize, Str
             let found = lines.get(start + offset).copied().unwrap_or_default();
             if found != *expected {
                 let number = start + offset + 1;
+                if hides_lines {
+                    return refused(format!("line {number} of the file is not what the patch expects"));
+                }
                 let (found, expected) = (line_text(found), line_text(expected));
                 return refused(format!("line {number} of the file is {found}, and the patch expects {expected}"));
             }

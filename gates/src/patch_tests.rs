@@ -105,6 +105,32 @@ fn a_patch_that_does_not_fit_exactly_is_refused() {
 }
 
 #[test]
+fn problems_of_a_models_patch_name_the_file_and_the_hunk_and_repeat_no_line() {
+    let root = workspace(&[("a", "1\n2\n")]);
+    let refusal = |patch: &str| match apply_private(root.path(), patch.as_bytes()) {
+        Err(PatchError::Refused(problems)) => problems.join("; "),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        refusal("--- a/a\n+++ b/a\n@@ -1 +1 @@\n-1\n+x\n@@ -2 +2 @@\n-canary\n+canary\n"),
+        "line 1: a: hunk at line 6: line 2 of the file is not what the patch expects"
+    );
+    let unreadable = "line 1: it is no unified diff, or changes what no patch may change";
+    assert_eq!(refusal("canary\n"), unreadable);
+    assert_eq!(without_text("the canary"), unreadable);
+}
+
+#[test]
+fn a_file_is_in_a_patch_once() {
+    let file = |name: &str| format!("--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-1\n+x\n");
+    let both = file("a") + &file("b") + "--- a/c\n+++ /dev/null\n@@ -1 +0,0 @@\n-1\n";
+    let paths: Vec<_> = parse_unique(both.as_bytes()).unwrap().iter().map(|file| file.path().to_owned()).collect();
+    assert_eq!(paths, ["a", "b", "c"]);
+    let twice = parse_unique((file("a") + &file("a")).as_bytes()).map(|_| ());
+    assert_eq!(twice, Err("line 6: a is in the patch twice; put its hunks together".to_owned()));
+}
+
+#[test]
 fn every_file_that_does_not_fit_is_named() {
     let root = workspace(&[("a", "1\n"), ("b", "1\n")]);
     let message = refusal(&root, "--- a/a\n+++ b/a\n@@ -1 +1 @@\n-2\n+x\n--- a/b\n+++ b/b\n@@ -1 +1 @@\n-3\n+x\n");

@@ -1,6 +1,7 @@
--- Repair loops. A gate failed that a step repairs: the step and everything after it run again, and the step gets what the gate found.
+-- Repair loops. A gate failed that a step repairs, or what the step made does not fit the workspace that another one writes: the step and
+-- everything after it run again, and the step gets what was found.
 
--- Starts the loops of p_failed, steps whose gates have just failed. A loop starts only if its step has an attempt left and nothing else of the
+-- Starts the loops of p_failed, steps that have just failed. A loop starts only if its step has an attempt left and nothing else of the
 -- run failed. The step becomes ready; everything after it waits again, what runs is fenced, and what people decided about it is asked again.
 -- The caller holds the runs' locks, and settles the changes together with those of the failures.
 -- -> the runs that go on, the steps that start again, and the changes
@@ -22,8 +23,12 @@ begin
                g.id as gate_id, g.name as gate, g.attempt as gate_attempt, g.error
           from nofx.step g
           join nofx.run r on r.id = any (array[g.run_id])
-          join nofx.step s on s.run_id = g.run_id and s.repair -> 'gates' ? g.name
-         where g.id = any (p_failed) and g.status = 'failed' and g.error ->> 'code' = 'gate_failed'
+          join nofx.step s on s.run_id = g.run_id
+               and case g.error ->> 'code'
+                   when 'gate_failed' then s.repair -> 'gates' ? g.name
+                   when 'changes_refused' then g.tool = 'workspace:write' and s.repair is not null and s.name = any (g.refs)
+                   else false end
+         where g.id = any (p_failed) and g.status = 'failed'
            and s.status = 'succeeded' and s.repairs + 1 < (s.repair ->> 'max_attempts')::integer
            and r.failure is null and r.cancelled_at is null
          order by s.run_id, s.id, g.ordinal

@@ -13,6 +13,8 @@ pub mod plans;
 
 pub mod script;
 
+pub mod models;
+
 pub mod delivery;
 
 pub mod time;

@@ -8,6 +8,7 @@ use crate::exchange::{Content, Patience, Response, exchange, media_type};
 use crate::fault::{Fault, Spent};
 use crate::inputs::Request;
 use crate::keys::ApiKey;
+use crate::output::Output;
 use crate::progress::Progress;
 use crate::provider::Api;
 use crate::redact::displayable_model;
@@ -85,6 +86,7 @@ fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fau
         return Err(unusable(reason));
     }
     let text = if prompt::is_file(question.request) { prompt::without_fence(&text).to_owned() } else { text };
+    let text = question.request.output.accept(text).map_err(unusable)?;
     if let Some(reason) = content_problem(question.request, &text) {
         return Err(unusable(reason));
     }
@@ -96,7 +98,8 @@ fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fau
 
 fn content_problem(request: &Request, text: &str) -> Option<String> {
     request.content_type.problem(text).or_else(|| {
-        let schema = request.parameters.json_schema.as_ref()?;
+        // The other outputs were checked when they were taken out of the answer.
+        let schema = request.parameters.json_schema.as_ref().filter(|_| request.output == Output::Text)?;
         schema::problem(schema, &serde_json::from_str(text).ok()?)
     })
 }

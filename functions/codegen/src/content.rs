@@ -13,18 +13,20 @@ pub struct ContentType {
 
 const MARKDOWN: ContentType = ContentType { name: "text/markdown", media_type: "text/markdown; charset=utf-8" };
 const PLAIN: ContentType = ContentType { name: "text/plain", media_type: "text/plain; charset=utf-8" };
-const JSON: ContentType = ContentType { name: "application/json", media_type: "application/json" };
 const ALL: [ContentType; 7] = [
     MARKDOWN,
     PLAIN,
-    JSON,
+    ContentType::JSON,
     ContentType { name: "text/csv", media_type: "text/csv; charset=utf-8" },
-    ContentType { name: "text/x-diff", media_type: "text/x-diff; charset=utf-8" },
+    ContentType::DIFF,
     ContentType { name: "application/yaml", media_type: "application/yaml" },
     ContentType { name: "application/toml", media_type: "application/toml" },
 ];
 
 impl ContentType {
+    pub const JSON: Self = Self { name: "application/json", media_type: "application/json" };
+    pub const DIFF: Self = Self { name: "text/x-diff", media_type: "text/x-diff; charset=utf-8" };
+
     /// Reads the input `content_type`. A parameter such as the character set is allowed, because texts are UTF-8.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, parameter) = text.split_once(';').unwrap_or((text, "charset=utf-8"));
@@ -44,13 +46,13 @@ impl ContentType {
         let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
         match extension.as_deref() {
             Some("md") => MARKDOWN,
-            Some("json") => JSON,
+            Some("json") => Self::JSON,
             _ => PLAIN,
         }
     }
 
     pub fn is_json(self) -> bool {
-        self == JSON
+        self == Self::JSON
     }
 
     pub fn is_markdown(self) -> bool {

@@ -6,6 +6,7 @@ use shared::domain::fields::{self, Fields, Most, Names, Null};
 use shared::domain::{ArtifactId, Problem};
 
 use crate::content::ContentType;
+use crate::output::Output;
 use crate::parameters::Parameters;
 use crate::provider::Provider;
 
@@ -18,6 +19,7 @@ const KNOWN: &[Names] = &[
     &["artifacts"],
     &["cache"],
     &["content_type"],
+    &["output"],
     &["provider"],
     &["model"],
     &["max_output_tokens"],
@@ -68,6 +70,8 @@ pub struct Request {
     /// File name of the artifact.
     pub name: String,
     pub content_type: ContentType,
+    /// What the step makes of the answer.
+    pub output: Output,
     /// Ask only this provider.
     pub provider: Option<Provider>,
     /// Ask for this model. `provider` is set then.
@@ -93,15 +97,20 @@ impl Request {
     pub fn parse(inputs: &Value) -> Result<Self, Vec<Problem>> {
         fields::read(inputs, "inputs", KNOWN, Null::Absent, |fields| {
             let source = source(fields);
-            let kind = kind(fields).unwrap_or_default();
+            let output = fields.read("output", |value| Output::parse(value.as_str().unwrap_or_default()));
+            let output = output.unwrap_or_default();
+            let kind = kind(fields).unwrap_or(if output == Output::Text { Kind::Docs } else { Kind::Codegen });
             let artifacts = fields.list("artifacts", MAX_ARTIFACTS, |value| {
                 let id = value.as_str().and_then(|text| text.parse().ok());
                 id.ok_or_else(|| "must be the id of an artifact (a UUID)".to_owned())
             });
-            let parameters = Parameters::read(fields);
+            let mut parameters = Parameters::read(fields);
             let cache_max_age_s = cache(fields);
-            let name = name(fields, source.as_ref(), &parameters);
-            let content_type = content_type(fields, &name, &parameters);
+            let name = name(fields, source.as_ref(), output, &parameters);
+            let content_type = content_type(fields, &name, output, &parameters);
+            if let Some(schema) = output.schema() {
+                parameters.json_schema = Some(schema);
+            }
             let is_offline = fields.value("provider").and_then(Value::as_str).map(str::trim) == Some(OFFLINE);
             let (provider, model) = if is_offline { (None, None) } else { target(fields) };
             Some(Self {
@@ -110,6 +119,7 @@ impl Request {
                 artifacts,
                 name,
                 content_type,
+                output,
                 provider,
                 model,
                 parameters,
@@ -182,8 +192,9 @@ fn kind(fields: &mut Fields<'_, '_>) -> Option<Kind> {
     })
 }
 
-fn name(fields: &mut Fields<'_, '_>, source: Option<&Source>, parameters: &Parameters) -> String {
+fn name(fields: &mut Fields<'_, '_>, source: Option<&Source>, output: Output, parameters: &Parameters) -> String {
     let default = match source {
+        _ if output != Output::Text => output.content().map_or("output.md", |(_, name)| name),
         _ if parameters.json_schema.is_some() => "output.json",
         Some(Source::Topic { .. }) => "README.md",
         _ => "output.md",
@@ -196,7 +207,21 @@ fn name(fields: &mut Fields<'_, '_>, source: Option<&Source>, parameters: &Param
     name.to_owned()
 }
 
-fn content_type(fields: &mut Fields<'_, '_>, name: &str, parameters: &Parameters) -> ContentType {
+fn content_type(fields: &mut Fields<'_, '_>, name: &str, output: Output, parameters: &Parameters) -> ContentType {
+    if let Some((content_type, _)) = output.content() {
+        for (name, is_given) in [
+            ("content_type", fields.value("content_type").is_some()),
+            ("json_schema", parameters.json_schema.is_some()),
+        ] {
+            if is_given {
+                fields.problem(
+                    name,
+                    format!("is only for the output text; leave it out for the output {}", output.as_str()),
+                );
+            }
+        }
+        return content_type;
+    }
     let given = fields.read("content_type", |value| ContentType::parse(value.as_str().unwrap_or_default()));
     let content_type = given.unwrap_or_else(|| ContentType::of_name(name));
     if parameters.json_schema.is_some() && !content_type.is_json() {

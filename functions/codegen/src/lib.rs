@@ -1,9 +1,11 @@
 //! Tool `codegen`: text or code from a model, stored as an artifact.
 //!
-//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind`, `name`, `content_type`, `provider`, `model` and
-//! parameters. If a step names a provider, only that one is asked. Otherwise the router falls back from one model to the
+//! Inputs: `{topic, bullets}` or `{prompt}`, and optionally `kind`, `name`, `content_type`, `output`, `provider`,
+//! `model` and parameters. If a step names a provider, only that one is asked. Otherwise the router falls back from one model to the
 //! next. Metadata and events say which model answered and why others did not. Events and logs contain neither prompts
 //! nor texts.
+//!
+//! `output` makes a text, a set of files or a patch of an answer, and `sbom` its bill of materials.
 //!
 //! `plan` and `decide` are pure. `router` carries out what they say.
 
@@ -18,7 +20,9 @@ mod fault;
 mod inputs;
 mod keep;
 mod keys;
+mod manifest;
 mod materials;
+mod output;
 mod parameters;
 mod plan;
 mod progress;
@@ -27,6 +31,7 @@ mod provider;
 mod redact;
 mod report;
 mod router;
+mod sbom;
 mod schema;
 mod stream;
 mod usage;
@@ -34,7 +39,8 @@ mod wire;
 
 use std::fmt;
 
-use shared::domain::{Outcome, StepError};
+use serde_json::json;
+use shared::domain::{ArtifactId, NewArtifact, Outcome, StepError};
 use shared::error::Error;
 use shared::storage::{ArtifactMeta, StepStore};
 use shared::telemetry;
@@ -53,6 +59,7 @@ pub use crate::config::{CodegenConfig, default_order};
 pub use crate::inputs::Kind;
 pub use crate::keys::{ApiKey, ProviderKeys};
 pub use crate::materials::{MAX_MATERIAL_BYTES, Material};
+pub use crate::output::Output;
 pub use crate::provider::{Api, PerProvider, Provider, Target};
 pub use crate::report::Generated;
 
@@ -181,16 +188,17 @@ impl Codegen {
         };
         let stored = async {
             let artifact = store.put(&generated.name, describe, generated.text.clone().into_bytes()).await?;
+            let sbom = store_sbom(&generated, artifact.id, store).await?;
             let kept = match &generated.kept {
                 Some(kept) => Some(keep::put(store, &artifact, kept).await?),
                 None => None,
             };
-            Ok::<_, Error>((artifact, kept))
+            Ok::<_, Error>((artifact, sbom, kept))
         };
         match stored.await {
-            Ok((artifact, kept)) => {
+            Ok((artifact, sbom, kept)) => {
                 let outputs = generated.outputs(&artifact, self.router.config().outputs_bytes);
-                let artifacts = [artifact].into_iter().chain(kept).collect();
+                let artifacts = [artifact, sbom].into_iter().chain(kept).collect();
                 Outcome { artifacts, events: generated.events, ..Outcome::succeeded(outputs) }
             }
             Err(error) => {
@@ -205,6 +213,19 @@ impl Codegen {
             }
         }
     }
+}
+
+/// Stores the bill of materials of a result.
+async fn store_sbom(generated: &Generated, of: ArtifactId, store: &StepStore) -> Result<NewArtifact, Error> {
+    let document = sbom::document(generated);
+    let bytes = serde_json::to_vec_pretty(&document).map_err(|error| Error::internal("write the SBOM", error))?;
+    let describe = ArtifactMeta {
+        kind: sbom::KIND,
+        media_type: sbom::MEDIA_TYPE,
+        metadata: json!({ "of": of, "spec_version": document["specVersion"] }),
+        made_from: vec![of],
+    };
+    store.put(&sbom::name(&generated.name), describe, bytes).await
 }
 
 impl Handler for Codegen {

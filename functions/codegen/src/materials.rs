@@ -9,6 +9,7 @@ use shared::telemetry;
 use shared::worker::ClaimedStep;
 
 use crate::inputs::Request;
+use crate::sbom;
 
 /// All materials of a request together.
 pub const MAX_MATERIAL_BYTES: u64 = 512 * 1024;
@@ -60,11 +61,12 @@ pub(crate) async fn read(
     Ok(materials)
 }
 
-/// What a repair starts from: what the step made before, and what the gate found. Of what does not fit, the gate's sentence in the
+/// What a repair starts from: what the model answered before, and what the gate found. Of what does not fit, the gate's sentence in the
 /// message has to do.
 async fn of_repair(task: &RepairTask, store: &StepStore, mut left: u64) -> Result<Vec<Material>, Box<Outcome>> {
     let mut materials = Vec::new();
-    for artifact in &task.previous {
+    let answers = task.previous.iter().filter(|artifact| artifact.media_type != sbom::MEDIA_TYPE);
+    for artifact in answers {
         if artifact.size_bytes <= left {
             let bytes = store.get(artifact, left).await.map_err(|error| unreadable(&error))?;
             left -= artifact.size_bytes;

@@ -12,6 +12,7 @@ use shared::domain::repair::RepairTask;
 
 use crate::inputs::{Kind, Request, Source};
 use crate::materials::Material;
+use crate::output::Output;
 
 /// A prompt template: a file with its version in the first line, then `---`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ const TOPIC: Template = Template { name: "topic", file: include_str!("../prompts
 const TOPIC_WITH_POINTS: Template =
     Template { name: "topic_with_points", file: include_str!("../prompts/topic_with_points.md") };
 
+const FILES: Template = Template { name: "files", file: include_str!("../prompts/files.md") };
+const PATCH: Template = Template { name: "patch", file: include_str!("../prompts/patch.md") };
 const MATERIAL: Template = Template { name: "material", file: include_str!("../prompts/material.md") };
 const REPAIR: Template = Template { name: "repair", file: include_str!("../prompts/repair.md") };
 
@@ -106,8 +109,11 @@ fn own_message(request: &Request) -> String {
 
 /// The system instructions for a kind of text.
 pub fn instructions(request: &Request) -> Template {
-    if request.content_type.is_json() {
-        return JSON;
+    match request.output {
+        Output::Files => return FILES,
+        Output::Patch => return PATCH,
+        Output::Text if request.content_type.is_json() => return JSON,
+        Output::Text => {}
     }
     match request.kind {
         Kind::Docs => DOCS,
@@ -150,7 +156,8 @@ pub fn offline(request: &Request) -> String {
 
 /// Whether the answer is one file, without Markdown around it.
 pub(crate) fn is_file(request: &Request) -> bool {
-    !request.is_markdown() && (request.kind == Kind::Codegen || request.content_type.is_json())
+    request.output != Output::Text
+        || !request.is_markdown() && (request.kind == Kind::Codegen || request.content_type.is_json())
 }
 
 /// Removes a code fence around the whole text, which models add although the prompt forbids it. Other text is
@@ -179,7 +186,19 @@ mod tests {
     #[test]
     fn a_changed_template_has_a_new_version() {
         let digests = include_str!("../prompts/digests.txt");
-        for template in [DOCS, CODEGEN_DOCUMENT, CODEGEN_FILE, REASONING, JSON, TOPIC, TOPIC_WITH_POINTS, MATERIAL] {
+        for template in [
+            DOCS,
+            CODEGEN_DOCUMENT,
+            CODEGEN_FILE,
+            REASONING,
+            JSON,
+            FILES,
+            PATCH,
+            TOPIC,
+            TOPIC_WITH_POINTS,
+            MATERIAL,
+            REPAIR,
+        ] {
             let TemplateRef { name, version, sha256 } = template.describe();
             let line = format!("{name} {version} {sha256}");
             assert!(version > 0 && digests.lines().any(|listed| listed == line), "prompts/digests.txt lacks {line}");

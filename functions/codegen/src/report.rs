@@ -13,11 +13,14 @@ use crate::ask::Prompt;
 use crate::fault::FaultKind;
 use crate::inputs::{Kind, MAX_PROMPT_BYTES, Request};
 use crate::materials::{self, Material};
+use crate::output::Output;
 use crate::plan::{Attempt, Plan};
 use crate::prompt::{self, sha256};
 use crate::router::{ModelFailure, Routed};
 
 const TEMPLATE: &str = "template";
+/// How many paths the outputs list.
+const LISTED_FILES: usize = 100;
 
 /// A text that is ready to be stored, and its metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,7 @@ pub struct Generated {
     pub kind: &'static str,
     pub media_type: &'static str,
     pub text: String,
+    pub output: Output,
     pub metadata: Value,
     /// The provider, or `template` if no model wrote the text.
     pub provider: &'static str,
@@ -43,7 +47,7 @@ pub struct Generated {
 
 impl Generated {
     /// The step's outputs once the text is stored. They contain the text, so that other steps can refer to it, unless
-    /// it is longer than a prompt may be or the outputs would exceed `max_bytes`.
+    /// it is longer than a prompt may be or the outputs would exceed `max_bytes`. Of a set or a patch they list the paths.
     pub fn outputs(&self, artifact: &NewArtifact, max_bytes: usize) -> Map<String, Value> {
         let mut outputs = Map::new();
         outputs.insert("artifact_id".to_owned(), json!(artifact.id));
@@ -52,10 +56,15 @@ impl Generated {
         outputs.insert("provider".to_owned(), json!(self.provider));
         outputs.insert("model".to_owned(), json!(self.model));
         outputs.insert("template".to_owned(), json!(self.provider == TEMPLATE));
-        if self.text.len() <= MAX_PROMPT_BYTES {
+        if let Some(paths) = self.output.paths(&self.text) {
+            outputs.insert("files".to_owned(), json!(paths.iter().take(LISTED_FILES).collect::<Vec<_>>()));
+            outputs.insert("files_count".to_owned(), json!(paths.len()));
+        } else if self.text.len() <= MAX_PROMPT_BYTES {
             outputs.insert("text".to_owned(), json!(self.text));
-            if json_bytes(&outputs) > max_bytes {
-                outputs.remove("text");
+        }
+        if json_bytes(&outputs) > max_bytes {
+            for name in ["text", "files"] {
+                outputs.remove(name);
             }
         }
         outputs
@@ -86,6 +95,9 @@ pub(crate) fn from_model(
         "attempts": failures,
         "template": false,
     });
+    if request.output != Output::Text {
+        metadata["output"] = json!(request.output);
+    }
     if let Some(task) = repair {
         metadata["repair"] = json!({ "round": task.round, "gate": task.gate, "code": task.code });
     }
@@ -95,6 +107,7 @@ pub(crate) fn from_model(
         media_type: request.content_type.media_type,
         metadata,
         text: answer.text,
+        output: request.output,
         provider: provider.as_str(),
         model: answer.model_served,
         made_from: materials::ids(materials),
@@ -131,6 +144,7 @@ pub(crate) fn from_cache(
         kind: artifact_kind(request),
         media_type: request.content_type.media_type,
         text,
+        output: request.output,
         metadata,
         provider: asked.provider.as_str(),
         model,
@@ -152,7 +166,8 @@ fn parameters(request: &Request, max_output_tokens: u32) -> Value {
 
 pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
     // The template is always Markdown, so do not serve it as JSON or code even if the file name says so.
-    let media_type = if request.is_markdown() { request.content_type.media_type } else { "text/plain; charset=utf-8" };
+    let has_form = request.is_markdown() || request.output != Output::Text;
+    let media_type = if has_form { request.content_type.media_type } else { "text/plain; charset=utf-8" };
     let none = TokenUsage::default();
     let mut payload = json!({ "provider": TEMPLATE, "model": TEMPLATE, "usable": true, "duration_ms": 0, "tries": 0, "fallback_from": [] });
     if let (Value::Object(payload), Value::Object(counts)) = (&mut payload, json!(none)) {
@@ -162,7 +177,8 @@ pub(crate) fn from_template(request: &Request, message: &str) -> Generated {
         name: request.name.clone(),
         kind: "text",
         media_type,
-        text: prompt::offline(request),
+        text: request.output.offline(prompt::offline(request)),
+        output: request.output,
         metadata: json!({
             "provider": TEMPLATE,
             "model_requested": request.model,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use shared::domain::fields::{self, Fields, Names, Null};
 use shared::domain::{ArtifactId, Problem};
 
-const KNOWN: &[Names] = &[&["workspace"], &["patch"], &["files"], &["delete"]];
+const KNOWN: &[Names] = &[&["workspace"], &["from"], &["patch"], &["files"], &["delete"]];
 const LISTED_FILE: &[Names] = &[&["path"], &["content"], &["base64"], &["artifact"], &["executable"]];
 const NAMED_FILE: &[Names] = &[&["content"], &["base64"], &["artifact"], &["executable"]];
 const PATCH: &[Names] = &[&["content"], &["artifact"]];
@@ -19,6 +19,8 @@ const MAX_FILES: usize = 2_000;
 /// Accepted inputs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct WriteInputs {
+    /// A set of files or a patch, as `codegen` makes it.
+    pub from: Option<ArtifactId>,
     pub patch: Option<Source>,
     pub files: Vec<File>,
     /// Paths by their place in the inputs.
@@ -45,24 +47,34 @@ pub enum Source {
 impl WriteInputs {
     pub fn parse(inputs: &Value) -> Result<Self, Vec<Problem>> {
         fields::read(inputs, "inputs", KNOWN, Null::Absent, |fields| {
+            let from = fields.id("from", "an artifact");
             let patch = read_patch(fields);
             let files = read_files(fields);
             let delete = read_delete(fields);
-            if ["patch", "files", "delete"].iter().all(|name| fields.value(name).is_none()) {
-                fields.problem_here("asks for no change; give files, a patch, or paths to delete");
+            if ["from", "patch", "files", "delete"].iter().all(|name| fields.value(name).is_none()) {
+                fields.problem_here(
+                    "asks for no change; give files, a patch, paths to delete, or what a model made as `from`",
+                );
+            }
+            if fields.value("from").is_some() && fields.value("patch").is_some() {
+                fields.problem(
+                    "patch",
+                    "give either a patch or `from`, not both: each is made from the workspace as it is",
+                );
             }
             check_twice(fields, &files, &delete);
-            Some(Self { patch, files, delete })
+            Some(Self { from, patch, files, delete })
         })
     }
 
     /// The artifacts that become part of the workspace.
     pub fn artifacts(&self) -> impl Iterator<Item = ArtifactId> {
         let sources = self.patch.iter().chain(self.files.iter().map(|file| &file.source));
-        sources.filter_map(|source| match source {
+        let named = sources.filter_map(|source| match source {
             Source::Artifact(id) => Some(*id),
             Source::Text(_) | Source::Bytes(_) => None,
-        })
+        });
+        self.from.into_iter().chain(named)
     }
 }
 
@@ -234,7 +246,7 @@ mod tests {
         });
         let found = problems(&inputs);
         for expected in [
-            "inputs.base: is not a known field; the fields are workspace, patch, files, delete",
+            "inputs.base: is not a known field; the fields are workspace, from, patch, files, delete",
             "inputs.patch: must be a unified diff, or an object with an artifact",
             "inputs.files[0].path: the path \"../a\" leaves the workspace; use a path without `..`",
             "inputs.files[1]: must have exactly one of content, base64 and artifact",
@@ -264,6 +276,16 @@ mod tests {
                 "inputs.delete[0]: names a, which inputs.files[1] names already; name it once",
             ]
         );
-        assert_eq!(problems(&json!({})), ["inputs: asks for no change; give files, a patch, or paths to delete"]);
+        let id = "00000000-0000-0000-0000-00000000000a";
+        assert_eq!(
+            problems(&json!({"from": id, "patch": "x"})),
+            ["inputs.patch: give either a patch or `from`, not both: each is made from the workspace as it is"]
+        );
+        let both = WriteInputs::parse(&json!({"from": id, "files": {"a": ""}})).unwrap();
+        assert_eq!(both.artifacts().collect::<Vec<_>>(), [id.parse().unwrap()]);
+        assert_eq!(
+            problems(&json!({})),
+            ["inputs: asks for no change; give files, a patch, paths to delete, or what a model made as `from`"]
+        );
     }
 }

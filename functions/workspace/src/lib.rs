@@ -7,6 +7,7 @@
 mod fetch;
 mod git;
 mod inputs;
+mod made;
 mod markdown;
 mod repository;
 mod tree;

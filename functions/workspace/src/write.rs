@@ -1,7 +1,7 @@
 //! `workspace:write`: a workspace, changed by a patch, by files and by deletions, in this order.
 //!
-//! The patch comes first, because it was made from the workspace as it is. Files replace what the patch leaves. Deletions
-//! come last, so that they can remove what a patch renamed or a folder that is not wanted.
+//! The patch, or what a model made (`from`), comes first, because it was made from the workspace as it is. Files replace what it
+//! leaves. Deletions come last, so that they can remove what a patch renamed or a folder that is not wanted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use shared::domain::{ArtifactId, ClaimedStep, Outcome, Problem, StepError};
 use shared::storage::StepStore;
 
 use crate::inputs::{File, Source, WriteInputs};
+use crate::made::{Made, MadeError};
 use crate::tree::{self, Changes, Packed};
 use crate::{fetch, infra_failure, markdown};
 
@@ -25,6 +26,7 @@ const MAX_BYTES: u64 = 64 * 1024 * 1024;
 #[derive(Default)]
 struct Edits {
     workspace: Option<Vec<u8>>,
+    from: Option<Made>,
     patch: Option<Vec<u8>>,
     files: Vec<(File, Vec<u8>)>,
     delete: Vec<(String, String)>,
@@ -33,7 +35,18 @@ struct Edits {
 /// Why there is no new workspace.
 enum WriteError {
     Inputs(Vec<Problem>),
+    /// What a model made does not fit the workspace.
+    Made(Vec<String>),
     Workspace(WorkspaceError),
+}
+
+impl From<MadeError> for WriteError {
+    fn from(error: MadeError) -> Self {
+        match error {
+            MadeError::Refused(problems) => Self::Made(problems),
+            MadeError::Workspace(error) => Self::Workspace(error),
+        }
+    }
 }
 
 impl From<WorkspaceError> for WriteError {
@@ -64,6 +77,7 @@ pub async fn run(work_dir: &Path, step: &ClaimedStep, store: &StepStore) -> Resu
     let (packed, changes) = match edited.map_err(|error| infra_failure(InfraError::task_failed(error)))? {
         Ok(done) => done,
         Err(WriteError::Inputs(problems)) => return Err(invalid(problems)),
+        Err(WriteError::Made(problems)) => return Err(changes_refused(problems)),
         Err(WriteError::Workspace(WorkspaceError::Io(error))) => return Err(infra_failure(error)),
         Err(WriteError::Workspace(error)) => {
             return Err(Outcome::failed(StepError::new("archive_refused", format!("inputs.workspace: {error}"))));
@@ -85,6 +99,12 @@ async fn fetch_all(inputs: WriteInputs, step: &ClaimedStep, store: &StepStore) -
     if let Some(workspace) = &step.workspace {
         edits.workspace = Some(fetch::archive(&workspace.archive, store, MAX_PACKED_BYTES).await?);
     }
+    if let Some(id) = inputs.from {
+        match made(id, &mut left, step, store).await? {
+            Ok(made) => edits.from = Some(made),
+            Err(message) => problems.push(Problem::new("inputs.from", message)),
+        }
+    }
     if let Some(source) = inputs.patch {
         match content(&source, None, &mut left, step, store).await? {
             Ok(patch) => edits.patch = Some(patch),
@@ -98,6 +118,31 @@ async fn fetch_all(inputs: WriteInputs, step: &ClaimedStep, store: &StepStore) -
         }
     }
     if problems.is_empty() { Ok(edits) } else { Err(Outcome::failed(StepError::invalid_inputs(problems))) }
+}
+
+async fn made(
+    id: ArtifactId,
+    left: &mut u64,
+    step: &ClaimedStep,
+    store: &StepStore,
+) -> Result<Result<Made, String>, Outcome> {
+    let Some(artifact) = step.artifacts.get(&id) else { return Ok(Err(format!("no artifact has the id {id}"))) };
+    Ok(match fetch::read(artifact, store, MAX_FILE_BYTES.min(*left)).await? {
+        Ok(bytes) => {
+            *left = left.saturating_sub(bytes.len() as u64);
+            Made::read(bytes, &artifact.media_type)
+        }
+        Err(message) => Err(message),
+    })
+}
+
+/// Of what a model made, and a plan's author cannot mend.
+fn changes_refused(mut problems: Vec<String>) -> Outcome {
+    let first = problems.iter().take(10).map(String::as_str).collect::<Vec<_>>();
+    let message = format!("What inputs.from says does not fit the workspace. {}.", first.join("; "));
+    problems.truncate(100);
+    let error = StepError::new("changes_refused", message).with_details(json!({ "problems": problems }));
+    Outcome::failed(error)
 }
 
 async fn content(
@@ -144,9 +189,12 @@ fn apply(edits: &Edits, attempt: &Attempt) -> Result<(Packed, Changes), WriteErr
     Ok((packed, Changes::between(before.as_ref(), &after)))
 }
 
-/// Applies the patch, then the files, then the deletions. A patch that does not apply hides what would follow, so its
+/// Applies what a model made or the patch, then the files, then the deletions. A patch that does not apply hides what would follow, so its
 /// problems are reported alone.
 fn change(edits: &Edits, root: &Path, attempt: &Attempt) -> Result<(), WriteError> {
+    if let Some(made) = &edits.from {
+        made.apply(root, attempt)?;
+    }
     if let Some(patch) = &edits.patch {
         patch::apply(root, patch).map_err(|error| match error {
             PatchError::Refused(problems) => {

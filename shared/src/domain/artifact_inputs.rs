@@ -24,8 +24,8 @@ pub struct ArtifactInputs {
 }
 
 impl ArtifactInputs {
-    /// Reads the inputs of a tool that takes artifacts: `workspace` and `base` of a gate; `workspace`, `files[].artifact`
-    /// and `patch.artifact` of `workspace:write`; `artifacts` of `codegen`. Everything else is the handler's to check.
+    /// Reads the inputs of a tool that takes artifacts: `workspace` and `base` of a gate; `workspace`, `from`,
+    /// `files[].artifact` and `patch.artifact` of `workspace:write`; `artifacts` of `codegen`. Everything else is the handler's to check.
     pub fn read(tool: &str, inputs: &Value) -> Result<Self, Vec<Problem>> {
         let mut reader = Reader::default();
         let root = Place::Root("inputs");
@@ -35,6 +35,7 @@ impl ArtifactInputs {
             "codegen" => reader.list(inputs, &root),
             "workspace:write" => {
                 reader.workspace(inputs, &root);
+                reader.id(inputs, "from", &root);
                 reader.files(inputs, &root);
                 if let Some(patch) = inputs.get("patch") {
                     reader.id(patch, "artifact", &Place::Key(&root, "patch"));
@@ -180,6 +181,8 @@ mod tests {
         assert_eq!(list.ids(), BTreeSet::from([id(A), id(B), id(C)]));
         assert_eq!(list.places[2], ("inputs.files[2].artifact".to_owned(), id(A)));
         assert_eq!(read(json!({"src/a": {"artifact": A}})).places[1].0, "inputs.files.src/a.artifact");
+        let from = ArtifactInputs::read("workspace:write", &json!({"from": A})).unwrap();
+        assert_eq!(from.places, [("inputs.from".to_owned(), id(A))]);
         let inline = json!({"files": {"a": "text"}, "patch": "--- a"});
         assert_eq!(ArtifactInputs::read("workspace:write", &inline).unwrap(), ArtifactInputs::default());
         // Names in a repository, not artifacts.

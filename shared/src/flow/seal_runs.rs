@@ -158,7 +158,7 @@ async fn read(ctx: &Ctx, run: &Unsealed) -> Result<Option<Value>, Error> {
     Err(Error::internal("seal a run", format!("the run {} left too much for one proof", run.run_id)))
 }
 
-/// The evidence and attestations of the run, as text. Also takes the places of objects out of the content.
+/// The evidence, attestations and SBOMs of the run, as text. Also takes the places of objects out of the content.
 async fn documents(ctx: &Ctx, content: &mut Value) -> Result<Value, Error> {
     let mut wanted = Vec::new();
     for artifact in content["artifacts"].as_array_mut().into_iter().flatten() {
@@ -166,6 +166,7 @@ async fn documents(ctx: &Ctx, content: &mut Value) -> Result<Value, Error> {
         let rank = match artifact["type"].as_str() {
             Some("gate_attestation") => 0,
             Some("gate_evidence") => 1,
+            Some("sbom") => 2,
             _ => continue,
         };
         if artifact["is_own"] == true {

@@ -18,7 +18,7 @@ pub struct Artifact {
     pub step_id: Option<StepId>,
     pub attempt: Option<u32>,
     pub name: String,
-    /// `text`, `code`, `workspace`, `gate_evidence`, `gate_attestation` or `gate_attachment`.
+    /// `text`, `code`, `workspace`, `gate_evidence`, `gate_attestation`, `gate_attachment` or `sbom`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `s3://bucket/key`.

@@ -1,9 +1,5 @@
 //! Attestations verify with other implementations, and KMS signs them as keys in files do.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
 use aws_sdk_kms::types::{KeySpec, KeyUsageType};
 use nofx_gates::attestation::{self, Envelope};
 use nofx_gates::evidence::{
@@ -11,9 +7,6 @@ use nofx_gates::evidence::{
     Verdict,
 };
 use nofx_gates::snapshot::TreeDigest;
-use nofx_local::checkout::Checkout;
-use nofx_local::process::PidFile;
-use nofx_local::tools::python::{ORACLES, PythonEnv};
 use nofx_tests::lab;
 use serde_json::{Value, json};
 use shared::config::SigningConfig;
@@ -23,24 +16,12 @@ use shared::error::Error;
 use shared::signing::{PrivateKey, PublicKey, Signer, dsse, public_keys};
 use uuid::Uuid;
 
+use crate::oracle;
 use crate::target::Target;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
-}
 
 /// Runs `tests/oracles/attestation.py`.
 async fn oracle(arguments: &[&str], input: &Value) -> String {
-    let folder = tempfile::tempdir().expect("a folder");
-    let pid_file = PidFile::new(folder.path().join("pids.json"));
-    let env = PythonEnv::of(ORACLES, &Checkout::at(root()), &pid_file).await.expect("the oracles install");
-    let mut command = Command::new(env.program("python"));
-    command.arg(root().join("tests/oracles/attestation.py")).args(arguments);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python starts");
-    child.stdin.take().expect("an input").write_all(input.to_string().as_bytes()).expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "the oracle refuses {input}");
-    String::from_utf8(output.stdout).expect("UTF-8")
+    oracle::accepted("attestation.py", arguments, input.to_string().as_bytes()).await
 }
 
 async fn checked(envelope: &Envelope, key: &PublicKey) -> Value {

@@ -67,7 +67,7 @@ async fn smoke_requests(stack: &Stack) {
     let artifacts = ended["artifacts"].as_array().expect("artifacts");
     let count = |kind: &str| artifacts.iter().filter(|artifact| artifact["type"] == kind).count();
     assert_eq!((count("gate_evidence"), count("gate_attestation")), (3, 3), "each gate leaves both: {ended}");
-    assert_eq!(artifacts.len() - count("gate_attachment"), 7, "and there is a text: {ended}");
+    assert_eq!(artifacts.len() - count("gate_attachment"), 8, "and there is a text with its SBOM: {ended}");
     events_are_documented(stack, &run).await;
     assert!(stack.text(&format!("/ui/runs/{run}")).await.contains("gated codegen"));
 

@@ -163,8 +163,11 @@ async fn an_artifact_that_a_model_read_is_in_the_lineage_of_its_answer() {
     let run = lab.submit(&json!({ "goal": "g", "steps": [first, second] })).await;
     deliver(&lab, &url).await;
     assert_eq!(lab.run_status(run).await, "succeeded");
-    let sql = "select count(*) from nofx.artifact_edge e join nofx.artifact a on a.id = e.child_id where a.run_id = $1";
-    assert_eq!(lab.admin.query_one(sql, &[&run.0]).await.unwrap().get::<_, i64>(0), 1);
+    let sql = "select count(*) from nofx.artifact_edge e join nofx.artifact a on a.id = e.child_id
+                where a.run_id = $1 and a.type = $2";
+    for (kind, edges) in [("text", 1), ("sbom", 2)] {
+        assert_eq!(lab.admin.query_one(sql, &[&run.0, &kind]).await.unwrap().get::<_, i64>(0), edges, "{kind}");
+    }
     lab.assert_invariants().await;
 }
 

@@ -5,6 +5,7 @@ mod addresses;
 mod artifact_pages;
 mod audit;
 mod codegen;
+mod codegen_files;
 mod commands;
 mod console_lists;
 mod console_logins;

@@ -19,15 +19,15 @@ use crate::gates::Stack;
 use crate::gateway::{Gateway, SHAPES, Shape};
 
 /// Keys of seals in a folder.
-struct Keys(tempfile::TempDir);
+pub struct Keys(tempfile::TempDir);
 
 impl Keys {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
     /// From now on the lab seals with the key of this name.
-    fn use_in(&self, lab: &mut Lab, name: &str) -> PublicKey {
+    pub fn use_in(&self, lab: &mut Lab, name: &str) -> PublicKey {
         let file = self.0.path().join(name);
         create_private_key(&file).expect("a key");
         let public = private_key(&file).expect("a key").public().clone();
@@ -38,7 +38,7 @@ impl Keys {
 }
 
 /// What `nofx keys --pem --all` prints.
-fn keyring(seals: &[&PublicKey], evidence: Option<&PublicKey>) -> Keyring {
+pub fn keyring(seals: &[&PublicKey], evidence: Option<&PublicKey>) -> Keyring {
     let decisions =
         private_key(&std::env::temp_dir().join("nofx-tests-decisions.pem")).expect("a key").public().clone();
     let of = |purpose: KeyPurpose, key: &PublicKey| format!("{}\n{}", purpose_line(purpose), key.to_pem());
@@ -48,12 +48,12 @@ fn keyring(seals: &[&PublicKey], evidence: Option<&PublicKey>) -> Keyring {
     Keyring::of(&text).expect("keys")
 }
 
-fn options(keys: Keyring) -> Options {
+pub fn options(keys: Keyring) -> Options {
     Options { keys, repo: None, builders: Vec::new(), is_strict: false }
 }
 
 /// The bytes of the last proof of a run, whose row must have their digest.
-async fn proof(lab: &Lab, run: RunId) -> Vec<u8> {
+pub async fn proof(lab: &Lab, run: RunId) -> Vec<u8> {
     let sql = "select to_jsonb(s) from nofx.seal s where run_id = $1 order by generation desc limit 1";
     let row: Value = lab.admin.query_one(sql, &[&run.0]).await.expect("a seal").get(0);
     let text = |name: &str| row[name].as_str().expect("a text").to_owned();
@@ -67,12 +67,12 @@ async fn proof(lab: &Lab, run: RunId) -> Vec<u8> {
     lab.ctx.storage.get(&object, 64 << 20).await.expect("the proof has its digest")
 }
 
-fn assert_holds(report: &Report) {
+pub fn assert_holds(report: &Report) {
     assert!(report.faults.is_empty(), "{:#?}", report.faults);
     assert!(report.passes, "{:#?}", report.missing);
 }
 
-const STRICT: &str = "[gates.check]\ncommand = \"check --strict\"\n";
+pub const STRICT: &str = "[gates.check]\ncommand = \"check --strict\"\n";
 
 /// A run that failed at a gate, was retried, passed, and was released by a person. It has its two seals.
 async fn released(stack: &mut Stack, keys: &Keys) -> (RunId, PublicKey) {

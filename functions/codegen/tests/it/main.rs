@@ -8,6 +8,7 @@ mod keys;
 mod ledger;
 mod matrix;
 mod money;
+mod outputs;
 mod parameters;
 mod routing;
 mod secrecy;

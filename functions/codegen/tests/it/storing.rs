@@ -42,12 +42,14 @@ async fn the_outputs_refer_to_the_artifact_and_contain_only_a_small_text() {
         let (_, codegen) = codegen_that_writes(&"x".repeat(length)).await;
         let outcome = handle(&codegen, &s3, json!({ "prompt": "p", "name": "a.md" })).await;
         let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
-        let [artifact] = outcome.artifacts.as_slice() else { panic!("one artifact") };
+        let [artifact, _] = outcome.artifacts.as_slice() else { panic!("a text and its SBOM") };
         assert_eq!((&outputs["uri"], &outputs["sha256"]), (&json!(artifact.uri), &json!(artifact.hash)));
         assert_eq!((&outputs["provider"], &outputs["template"]), (&json!("openai"), &json!(false)));
         assert_eq!(outputs.contains_key("text"), included);
         assert_eq!((artifact.kind.as_str(), artifact.size_bytes), ("text", length as u64));
-        assert!(s3.requests().last().unwrap().path.ends_with("/a.md") && artifact.uri.ends_with("/a.md"));
+        let stored: Vec<_> = s3.requests().iter().rev().take(2).map(|request| request.path.clone()).collect();
+        assert!(stored[1].ends_with("/a.md") && artifact.uri.ends_with("/a.md"), "{stored:?}");
+        assert!(stored[0].ends_with("/a.md.cdx.json"), "{stored:?}");
     }
 }
 
@@ -62,6 +64,26 @@ async fn a_text_that_exceeds_the_outputs_limit_is_omitted() {
         let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
         assert_eq!(outputs.contains_key("text"), included, "{length}");
     }
+}
+
+#[tokio::test]
+async fn a_set_of_files_is_listed_and_has_its_bill_of_materials() {
+    let s3 = FakeProvider::start(vec![Reply::ok(&json!({}))]).await;
+    let files: Vec<Value> = (0..150).map(|at| json!({ "path": format!("f{at}"), "content": "x" })).collect();
+    let (_, codegen) = codegen_that_writes(&json!({ "files": files, "deleted": ["old"] }).to_string()).await;
+    let outcome = handle(&codegen, &s3, json!({ "prompt": "p", "output": "files" })).await;
+    let Verdict::Succeeded(outputs) = outcome.verdict else { panic!("{outcome:?}") };
+    let [artifact, sbom] = outcome.artifacts.as_slice() else { panic!("a set and its SBOM") };
+    assert_eq!((&outputs["artifact_id"], &outputs["files_count"]), (&json!(artifact.id), &json!(151)));
+    let listed = outputs["files"].as_array().unwrap();
+    assert_eq!((listed.len(), &listed[0], outputs.get("text")), (100, &json!("f0"), None));
+    assert_eq!((artifact.name.as_str(), artifact.media_type.as_str()), ("files.json", "application/json"));
+    assert_eq!((sbom.name.as_str(), sbom.kind.as_str()), ("files.json.cdx.json", "sbom"));
+    assert_eq!(sbom.media_type, "application/vnd.cyclonedx+json; version=1.6");
+    assert_eq!((&sbom.made_from, &sbom.metadata["of"]), (&vec![artifact.id], &json!(artifact.id)));
+    let document = &s3.requests()[1].body;
+    assert_eq!(document["metadata"]["component"]["hashes"][0]["content"], json!(artifact.hash));
+    assert_eq!(document["components"].as_array().unwrap().len(), 150);
 }
 
 #[tokio::test]
@@ -95,7 +117,7 @@ async fn a_long_text_of_another_step_is_handed_on_as_an_artifact() {
     assert!(matches!(outcome.verdict, Verdict::Succeeded(_)), "{outcome:?}");
     let sent = fake.requests()[0].body["input"][0]["content"].as_str().unwrap().to_owned();
     assert!(sent.starts_with("Summarise it.\nMaterial 1: an artifact of type text/plain.") && sent.contains(&text));
-    let [made] = outcome.artifacts.as_slice() else { panic!("one artifact") };
+    let [made, _] = outcome.artifacts.as_slice() else { panic!("a text and its SBOM") };
     assert_eq!(made.made_from, [ArtifactId(uuid::Uuid::from_u128(7))]);
     assert_eq!(made.metadata["materials"][0]["sha256"].as_str().unwrap().len(), 64);
 }
@@ -137,7 +159,7 @@ async fn a_repair_hands_on_the_earlier_answer_and_what_the_gate_found() {
     let (earlier, found) = sent.split_once("Material 2: what the gate found.").expect("both materials");
     assert!(earlier.contains("Material 1: your earlier answer.") && earlier.contains("\"tree\""));
     assert!(found.contains("line 7 is not covered") && !found.contains("\"tree\""), "only what says what is wrong");
-    let [made] = outcome.artifacts.as_slice() else { panic!("one artifact") };
+    let [made, _] = outcome.artifacts.as_slice() else { panic!("a text and its SBOM") };
     assert_eq!(made.made_from.len(), 2, "the lineage has both");
     assert_eq!(made.metadata["repair"], json!({ "round": 2, "gate": "unit", "code": "gate_failed" }));
     assert!(made.metadata["prompt_templates"].to_string().contains("\"repair\""));

@@ -238,7 +238,7 @@ fn documents() -> String {
                     left join earlier s on s.id = a.step_id
                    where a.tenant_id = $1 and a.run_id = g.run_id
                      and (s.id is not null or a.uri = g.evidence_uri)
-                     and a.type not in ('gate_evidence', 'gate_attachment', 'gate_attestation', 'workspace')
+                     and a.type not in ('gate_evidence', 'gate_attachment', 'gate_attestation', 'workspace', 'sbom')
                    order by a.step_id, a.name, a.created_at desc, a.id desc";
     format!(
         "coalesce((select json_agg(document) from (
