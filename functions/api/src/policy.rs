@@ -1,13 +1,16 @@
 //! The tenant's policy: read, replace, list its versions. `docs/policy.md` explains it.
 
 use axum::Json;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
+use shared::context::Ctx;
 use shared::db::Session;
 use shared::db::policy::{self, NewPolicy, PolicySet};
 use shared::domain;
 use shared::domain::fields::Names;
 use shared::error::{Code, Error};
+use shared::flow::change_storage::check_policy;
 use shared::http::{self, ACTOR, Body, Condition, Precondition, Query, REASON, page_of};
 use shared::view::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
 
@@ -22,13 +25,23 @@ pub async fn fetch(session: Session, condition: Condition) -> Result<Response, E
 }
 
 /// `PUT /policy {document, actor, reason}` -> the policy. With `If-Match` only if the current one has that `ETag`.
-pub async fn set(session: Session, precondition: Precondition, body: Body) -> Result<Json<Policy>, Error> {
+pub async fn set(
+    State(ctx): State<Ctx>,
+    session: Session,
+    precondition: Precondition,
+    body: Body,
+) -> Result<Json<Policy>, Error> {
     let (document, actor, reason) = body.read(FIELDS, |fields| {
         fields.require(&["document"]);
         let document = fields.value("document").cloned().unwrap_or_default();
         if !document.is_null() {
-            let problems = domain::Policy::parse(&document, &fields.path("document")).err();
-            fields.problems(problems.unwrap_or_default());
+            match domain::Policy::parse(&document, &fields.path("document")) {
+                Ok(policy) => {
+                    let problem = check_policy(&policy, &ctx.config.artifacts, &fields.path("document"));
+                    fields.problems(problem.err());
+                }
+                Err(problems) => fields.problems(problems),
+            }
         }
         Some((document, http::actor(fields), http::reason(fields)))
     })?;
@@ -78,7 +91,12 @@ async fn current(session: &Session) -> Result<Policy, Error> {
 
 fn effective(document: &Map<String, Value>) -> Option<EffectivePolicy> {
     let policy = domain::Policy::parse(&Value::Object(document.clone()), "").ok()?;
-    Some(EffectivePolicy { gates: policy.gates, approvals: policy.approvals, models: policy.models })
+    Some(EffectivePolicy {
+        gates: policy.gates,
+        approvals: policy.approvals,
+        models: policy.models,
+        artifacts: policy.artifacts,
+    })
 }
 
 fn changed(version: u32) -> Error {

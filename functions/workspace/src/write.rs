@@ -11,7 +11,8 @@ use nofx_gates::patch::{self, PatchError};
 use nofx_gates::{Attempt, CancelOnDrop, InfraError, Limits, MAX_PACKED_BYTES, WorkspaceError, unpack};
 use serde_json::{Map, json};
 use shared::domain::{ArtifactId, ClaimedStep, Outcome, Problem, StepError};
-use shared::storage::StepStore;
+use shared::error::{Code, Error};
+use shared::storage::{StepStore, step_code};
 
 use crate::inputs::{File, Source, WriteInputs};
 use crate::tree::{self, Changes, Packed};
@@ -116,7 +117,13 @@ async fn content(
             };
             match fetch::read(artifact, store, MAX_FILE_BYTES.min(*left)).await? {
                 Ok(bytes) => (bytes, Some(artifact.media_type.as_str())),
-                Err(message) => return Ok(Err(message)),
+                Err(error @ Error::Conflict(Code::ArtifactArchived, _)) => {
+                    return Err(Outcome::failed(StepError::new(
+                        step_code(&error, "invalid_inputs"),
+                        error.to_string(),
+                    )));
+                }
+                Err(error) => return Ok(Err(error.to_string())),
             }
         }
     };

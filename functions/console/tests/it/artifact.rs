@@ -29,9 +29,17 @@ pub fn artifact(text: &str, kind: &str) -> ArtifactDetail {
         "nodes": [near(&here), near(&parent), near(&child)],
         "edges": [{"from": parent, "to": here}, {"from": here, "to": child}], "truncated": true,
         "signed": (kind.starts_with("gate_")).then(|| json!({"attestation": reference(&child), "evidence": reference(&here)})),
-        "waiting": 3
+        "waiting": 3, "storage": storage("hot", text),
     });
     serde_json::from_value(detail).expect("an artifact")
+}
+
+/// Where the bytes of an artifact are, with `text` in every text field.
+fn storage(state: &str, text: &str) -> Value {
+    let at = "2026-11-23T10:00:00Z";
+    let restore = json!({"days": 7, "tier": "bulk", "requested_at": at, "expected_by": at});
+    json!({"state": state, "since": at, "restored_until": at, "restore": restore, "actor": text, "reason": text,
+           "problem": text})
 }
 
 pub fn stored(content: Content) -> Stored {
@@ -39,7 +47,7 @@ pub fn stored(content: Content) -> Stored {
 }
 
 pub fn page(detail: &ArtifactDetail, stored: Result<&Stored, &Unreadable>, signature: Option<&Signature>) -> String {
-    artifact_page(&ArtifactPage { base: Base::RUN, detail, stored, signature })
+    artifact_page(&ArtifactPage { base: Base::RUN, token: "t", detail, refused: None, stored, signature })
 }
 
 fn listing(text: &str, end: End) -> Listing {
