@@ -37,7 +37,7 @@ pub async fn set(
         if !document.is_null() {
             match domain::Policy::parse(&document, &fields.path("document")) {
                 Ok(policy) => {
-                    let problem = check_policy(&policy, &ctx.config.artifacts, &fields.path("document"));
+                    let problem = check_policy(&policy, ctx.config.artifacts.can_archive(), &fields.path("document"));
                     fields.problems(problem.err());
                 }
                 Err(problems) => fields.problems(problems),

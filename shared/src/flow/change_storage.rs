@@ -1,6 +1,5 @@
 //! Deletes the bytes of an artifact, or asks for a copy of an archived one, for a person. The sweeper does it.
 
-use crate::config::ArtifactsConfig;
 use crate::db::artifact_storage::{self, Deletion, RestoreAsked};
 use crate::db::{Session, artifact};
 use crate::domain::artifact_storage::RestoreTier;
@@ -68,8 +67,8 @@ pub fn check_readable(id: ArtifactId, storage: &ArtifactStorage) -> Result<(), E
 }
 
 /// Refuses a policy that this deployment cannot carry out. `name` is the path of the document.
-pub fn check_policy(policy: &Policy, artifacts: &ArtifactsConfig, name: &str) -> Result<(), Problem> {
-    if policy.artifacts.hot_days.is_some() && !artifacts.can_archive() {
+pub fn check_policy(policy: &Policy, can_archive: bool, name: &str) -> Result<(), Problem> {
+    if policy.artifacts.hot_days.is_some() && !can_archive {
         let message =
             "this deployment keeps artifacts at another S3 endpoint, which has no archive; leave hot_days out";
         let dot = if name.is_empty() { "" } else { "." };

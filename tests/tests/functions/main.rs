@@ -34,6 +34,7 @@ mod rules;
 mod run_controls;
 mod run_pages;
 mod shapes;
+mod storage;
 mod submit;
 mod terminals;
 mod timelines;

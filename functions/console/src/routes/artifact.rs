@@ -122,7 +122,7 @@ async fn show_page(
     };
     let (stored, signature) = futures::join!(stored(visit, &detail), signature(visit, &detail));
     // A row says more than an error page.
-    let stored = stored.map_err(unreadable);
+    let stored = stored.map_err(|error| unreadable(&detail, error));
     let mut response = show(headers, |token| {
         let (stored, signature) = (stored.as_ref(), signature.as_ref());
         page::artifact_page(&ArtifactPage { base, token, detail: &detail, refused, stored, signature })
@@ -141,10 +141,14 @@ async fn find(visit: &Visit, id: &str) -> Result<ArtifactDetail, Error> {
     detail.ok_or_else(|| Error::NotFound(format!("artifact {id}")))
 }
 
-fn unreadable(error: Error) -> Unreadable {
+fn unreadable(detail: &ArtifactDetail, error: Error) -> Unreadable {
     match error {
         Error::NotFound(_) => Unreadable::Gone,
-        Error::Conflict(Code::ArtifactArchived | Code::ArtifactDeleted, _) => Unreadable::Stored,
+        Error::Conflict(Code::ArtifactArchived | Code::ArtifactDeleted, _) if !detail.storage.state.is_readable() => {
+            Unreadable::Stored
+        }
+        // The storage has moved it, and the row does not say so yet.
+        Error::Conflict(Code::ArtifactArchived, why) => Unreadable::Refused(why),
         Error::Conflict(..) => Unreadable::Changed,
         Error::Forbidden(why) => Unreadable::Refused(why),
         error => {

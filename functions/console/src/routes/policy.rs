@@ -99,7 +99,7 @@ fn read(text: &str, visit: &Visit) -> Result<Value, String> {
         problems.first().map(|problem| format!("line {}: {}", problem.line, problem.message)).unwrap_or_default()
     })?;
     match Policy::parse(&document, "") {
-        Ok(policy) => match check_policy(&policy, &visit.ctx.config.artifacts, "") {
+        Ok(policy) => match check_policy(&policy, visit.ctx.config.artifacts.can_archive(), "") {
             Ok(()) => Ok(document),
             Err(problem) => Err(Error::from(problem).to_string()),
         },
