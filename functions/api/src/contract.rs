@@ -161,7 +161,7 @@ fn controls(schemas: &mut Schemas) -> Vec<Operation> {
             Code::RunNotRetryable,
             "retry",
         )
-        .refuses(&[Code::LimitExceeded]),
+        .refuses(&[Code::LimitExceeded, Code::ArtifactDeleted]),
     ]
 }
 
@@ -217,6 +217,7 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
         .takes(object(RESTORE, &["days"], storage_field), json!({"days": 7, "tier": "standard", "actor": "ann"}))
         .answers(202, "It is asked for.", schemas.of::<StorageChange>())
         .answers(200, "It is asked for already, or can be read for long enough.", schemas.of::<StorageChange>())
+        .example("run", "restore, hot")
         .refuses(&[Code::ArtifactDeleted]),
         Operation::new(
             Method::DELETE,
@@ -227,6 +228,7 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
         )
         .takes(object(DELETION, &["reason"], storage_field), json!({"reason": "it has a secret", "actor": "ann"}))
         .answers(202, "Its bytes go within minutes.", schemas.of::<StorageChange>())
+        .example("run", "delete artifact")
         .answers(200, "It was deleted before.", schemas.of::<StorageChange>())
         .refuses(&[Code::ArtifactInUse]),
         Operation::new(

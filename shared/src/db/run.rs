@@ -16,7 +16,7 @@ use crate::domain::approval::Approval;
 use crate::domain::repair::Repair;
 use crate::domain::{ArtifactId, MicroUsd, RunId, RunStatus, StepId, WakeUp};
 use crate::error::{Error, Problem};
-use crate::view::{Run, RunPage, RunSummary};
+use crate::view::{ArtifactStorage, Run, RunPage, RunSummary};
 
 /// A run to create. The caller chooses the ids.
 #[derive(Debug, Serialize)]
@@ -117,6 +117,11 @@ pub enum Controlled {
     /// The run's state forbids the operation.
     Conflict {
         status: RunStatus,
+    },
+    /// The bytes of an artifact of its workspace are deleted.
+    Gone {
+        artifact_id: ArtifactId,
+        storage: ArtifactStorage,
     },
     NotFound,
 }

@@ -77,7 +77,8 @@ pub fn check_policy(policy: &Policy, can_archive: bool, name: &str) -> Result<()
     Ok(())
 }
 
-fn deleted(id: ArtifactId, storage: &ArtifactStorage) -> Error {
+/// Why the bytes are not there.
+pub(super) fn deleted(id: ArtifactId, storage: &ArtifactStorage) -> Error {
     let by = storage.actor.as_deref().unwrap_or("somebody");
     let day = storage.since.0.get(..10).unwrap_or_default();
     let why = storage.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();

@@ -253,6 +253,12 @@ async fn a_person_deletes_what_no_open_run_uses() {
         assert_eq!((refused.status, &refused.body["errors"][0]["path"]), (400, &json!("plan.workspace.archive")));
         assert!(refused.body["errors"][0]["message"].as_str().unwrap().contains("was deleted on"), "{refused:?}");
     }
+    // An earlier run had it as its workspace.
+    let sql = "update nofx.run set workspace = jsonb_build_object('archive', jsonb_build_object('id', $1::uuid))
+                where id = (select id from nofx.run where status = 'cancelled' limit 1) returning id";
+    let earlier: uuid::Uuid = lab.admin.query_one(sql, &[&large.0]).await.unwrap().get(0);
+    let refused = Gateway::api(&lab, Shape::Http).post(&format!("/runs/{earlier}/retry"), &json!({})).await;
+    assert_eq!((refused.status, &refused.body["code"]), (410, &json!("artifact_deleted")), "{refused:?}");
     hurry(&lab).await;
     assert_eq!(sweep(&lab).await.deleted, 1);
     let storage = artifact(&lab, large).await["storage"].clone();

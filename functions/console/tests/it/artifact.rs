@@ -2,7 +2,7 @@
 
 use console::archive::{End, Listing, PackedFile};
 use console::content::{Content, Image};
-use console::page::{ArtifactPage, Base, StoredArtifact as Stored, Unreadable, artifact_page};
+use console::page::{ArtifactPage, Base, RefusedStorage, StoredArtifact as Stored, Unreadable, artifact_page};
 use console::signature::{Signature, Signed, Subject};
 use serde_json::{Value, json};
 use shared::db::console::ArtifactDetail;
@@ -85,7 +85,19 @@ fn pages(text: &str) -> Vec<String> {
     let of_gates = signatures
         .iter()
         .flat_map(|signature| [&evidence, &attestation].map(|detail| page(detail, Ok(&content), Some(signature))));
-    shown.chain(unreadable).chain(of_gates).collect()
+    let archived = ["archiving", "archived", "restoring", "restored", "deleting", "deleted"].map(|state| {
+        let kept = ArtifactDetail {
+            storage: serde_json::from_value(storage(state, text)).expect("a storage"),
+            ..artifact(text, "text")
+        };
+        let refused = ["restore", "delete"].map(|verb| RefusedStorage { verb, actor: text, reason: text, why: text });
+        refused.map(|refused| {
+            let (base, stored) = (Base::GATE, Err(&Unreadable::Stored));
+            let (token, refused) = ("t", Some(refused));
+            artifact_page(&ArtifactPage { base, token, detail: &kept, refused, stored, signature: None })
+        })
+    });
+    shown.chain(unreadable).chain(of_gates).chain(archived.into_iter().flatten()).collect()
 }
 
 #[test]

@@ -721,6 +721,121 @@ end
 $$;
 select nofx.transition_declare('nofx.run_create(jsonb)', 'nofx_api');
 
+-- functions/run_retry.sql sha256=0d20f90ebd6efa56d0a69caedf1a97c2dbee8a4419860e7af1e655bab1143de4
+-- Starts the next generation of a failed or cancelled run. Steps that succeeded stay. All others start again: their blockers are counted
+-- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass, and those that would not pass today, are
+-- asked again.
+-- p: {caller, run_id, actor}
+-- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}, or {result: gone, artifact_id, storage} if the bytes of its workspace
+-- are deleted
+create or replace function nofx.run_retry(p jsonb) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_run nofx.run;
+    v_now timestamptz;
+    v_steps nofx.change[];
+    v_gates nofx.change[];
+    v_voided nofx.change[];
+    v_policy jsonb;
+    v_gone jsonb;
+begin
+    p := nofx.admitted(p, 'runs.control');
+    v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
+    if v_run.id is null then
+        return jsonb_build_object('result', 'not_found');
+    end if;
+    if v_run.status not in ('failed', 'cancelled') then
+        return jsonb_build_object('result', 'conflict', 'status', v_run.status, 'ready', '[]'::jsonb);
+    end if;
+    select jsonb_build_object('result', 'gone', 'artifact_id', s.artifact_id, 'storage', nofx.artifact_storage_json(s)) into v_gone
+      from jsonb_each(coalesce(v_run.workspace, '{}')) w
+      join nofx.artifact_storage s on s.artifact_id = any (array[(w.value ->> 'id')::uuid])
+     where s.tenant_id = v_run.tenant_id and s.state in ('deleting', 'deleted')
+     order by s.artifact_id limit 1;
+    if v_gone is not null then
+        return v_gone;
+    end if;
+    perform nofx.limits_admit_run(v_run.tenant_id, (select count(*)::integer from nofx.step s
+                                                     where s.run_id = v_run.id and s.status <> 'succeeded'));
+    v_now := clock_timestamp();
+    update nofx.run r
+       set status = 'queued', generation = r.generation + 1, failure = null, finished_at = null, cancelled_at = null,
+           paused_at = null, authors = nofx.authors_with(r.authors, nofx.author_of(p, 'retried')), deadline_at = v_now + make_interval(secs => r.timeout_s)
+     where r.id = v_run.id;
+
+    with lapsed as (
+        update nofx.gate g
+           set voided_at = v_now
+         where g.run_id = v_run.id and g.on_pass = 'release' and g.status in ('passed', 'waived') and g.voided_at is null
+           and not exists (select from nofx.step s where s.id = g.step_id and s.status = 'succeeded')
+           and not nofx.gate_still_holds(g)
+        returning g.id, g.step_id, g.gate_type, g.bound_digest
+    )
+    select array_agg(nofx.fact(v_run.id, l.step_id, 'gate.voided', jsonb_strip_nulls(jsonb_build_object(
+               'gate_id', l.id, 'gate_type', l.gate_type, 'changed', '["approvals"]'::jsonb, 'digest', l.bound_digest))) order by l.id)
+      into v_voided
+      from lapsed l;
+
+    v_policy := nofx.approval_policy(v_run.tenant_id);
+    -- Only gates that clients put before steps. Handlers create theirs again when their steps run.
+    with renewed as (
+        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
+                               evidence_uri, expires_at, created_at, rule, bound, bound_digest)
+        select gen_random_uuid(), g.tenant_id, g.run_id, g.step_id, g.gate_type, 'pending', g.on_pass,
+               v_run.generation + 1, g.reason, g.evidence_uri, nofx.approval_expiry(g.tenant_id, extract(epoch from g.expires_at - g.created_at)::integer, v_now), v_now,
+               nofx.approval_strictest(coalesce(g.rule, '{}'), v_policy), b.bound, nofx.binding_digest(b.bound)
+          from nofx.gate g
+         cross join lateral nofx.gate_binding(g) b(bound)
+          left join nofx.step s on s.id = g.step_id
+         where g.run_id = v_run.id and g.on_pass = 'release'
+           and (g.generation = v_run.generation and g.status in ('failed', 'expired', 'cancelled') or g.voided_at = v_now)
+           and s.status is distinct from 'succeeded'
+        returning id, step_id, gate_type, rule, bound_digest
+    )
+    select array_agg(nofx.gate_change(v_run.id, a.step_id, 'gate.created',
+                                      nofx.gate_asked(a.id, a.gate_type, a.rule, a.bound_digest), 1) order by a.id)
+      into v_gates
+      from renewed a;
+
+    with old as (
+        select s.id, s.status,
+               (select count(*) from nofx.step_edge e join nofx.step q on q.id = e.parent_id
+                 where e.child_id = s.id and q.status <> 'succeeded')
+               + (select count(*) from nofx.gate g where g.step_id = s.id and g.status = 'pending') as blockers
+          from nofx.step s
+         where s.run_id = v_run.id and s.status <> 'succeeded'
+    ), renewed as (
+        update nofx.step s
+           set status = case when o.blockers = 0 then 'ready' else 'pending' end,
+               blockers = o.blockers, failures = 0, workers_lost = 0, outputs = null, error = null,
+               started_at = null, finished_at = null, notify_count = 0,
+               ready_at = case when o.blockers = 0 then v_now end,
+               notify_at = case when o.blockers = 0 then nofx.wakeup_due(v_now, null) end
+          from old o
+         where s.id = any (array[o.id])
+        returning s.id, o.status as was, s.status, s.ordinal
+    )
+    select array_agg(nofx.step_change(v_run.id, a.id, a.was, a.status, case when a.status = 'ready' then 'step.ready' end)
+                     order by a.ordinal)
+      into v_steps
+      from renewed a;
+
+    -- A step that stays may repair as often again.
+    update nofx.step s set repairs = 0 where s.run_id = v_run.id and s.repairs > 0;
+    perform nofx.runs_settle(
+        nofx.fact(v_run.id, null, 'run.retried',
+                  jsonb_build_object('actor', p ->> 'actor', 'by', p -> 'by', 'generation', v_run.generation + 1))
+        || v_voided || v_gates || v_steps, v_now);
+    return jsonb_build_object('result', 'retried', 'generation', v_run.generation + 1,
+                              'status', (select r.status from nofx.run r where r.id = v_run.id),
+                              'ready', nofx.wakeups(nofx.made_ready(v_steps), v_now));
+end
+$$;
+select nofx.transition_declare('nofx.run_retry(jsonb)', 'nofx_api');
+
 -- functions/seals.sql sha256=10fb5d5cde4e75bfde6e658ff01c08961c8fcd6e1a3f6ac243b3cde5142c334d
 -- Seals of runs that have ended. A seal is a signed file in storage, and a row that names it: one for each generation of a run. The sweeper reads
 -- what a run left, signs it, stores the file, and records the row. Several sweepers may do so concurrently, and a crash in between loses nothing.
