@@ -69,8 +69,8 @@ impl Storage {
                 let own = versions.chain(markers).filter(|(found, _)| *found == Some(key));
                 own.filter_map(|(_, version)| version.map(str::to_owned)).collect()
             }
-            // A storage without versions.
-            Err(error) if is_status(&error, 501) || error.code() == Some("NotImplemented") => Vec::new(),
+            // A storage without versions says so, or lists something else.
+            Err(error) if is_status(&error, 200) || error.code() == Some("NotImplemented") => Vec::new(),
             Err(error) => return Err(Error::unavailable("artifact storage", error)),
         };
         let request = || self.client.delete_object().bucket(&self.bucket).key(key);
