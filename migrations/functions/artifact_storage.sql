@@ -203,7 +203,7 @@ begin
     -- A full window means that more may follow. Otherwise the next turn starts at the oldest artifact again.
     update nofx.artifact_pass s
        set policy_version = v_turn.version, after_at = v_last_at, after_id = v_last_id,
-           next_at = case when v_last_id is null then v_now + interval '1 hour' else v_now end
+           next_at = clock_timestamp() + case when v_last_id is null then interval '1 hour' else interval '0' end
      where s.tenant_id = v_turn.tenant_id;
     return jsonb_build_object(
         'result', 'planned', 'tenant_id', v_turn.tenant_id,

@@ -170,7 +170,8 @@ pub fn decide(wanted: &Wanted, seen: Seen, done: Option<Act>, now_s: i64) -> Dec
     let unless_done = |act: Act, after: Decision| if done == Some(act) { after } else { Decision::Do(act) };
     let asked_until = now_s + i64::from(wanted.asked_days.unwrap_or(1)) * DAY_S;
     match (wanted.state, seen) {
-        (Deleting | Deleted, Seen::Missing) => settle(Deleted, None, None),
+        // Even if it seems to be gone: a bucket with versions hides what somebody else deleted.
+        (Deleting | Deleted, Seen::Missing) => unless_done(Act::Delete, settle(Deleted, None, None)),
         // If it is still there afterwards, somebody has written it again.
         (Deleting | Deleted, _) => unless_done(Act::Delete, settle(Deleting, None, Some(DAY))),
         (state, Seen::Missing) => Decision::Settle(Settled {

@@ -175,7 +175,7 @@ $$;
 select nofx.transition_declare('nofx.artifact_delete(jsonb)', 'nofx_api');
 select nofx.transition_declare('nofx.artifact_restore(jsonb)', 'nofx_api');
 
--- functions/artifact_storage.sql sha256=72ba00f6141d87a6ee0d98f72145d102915f0e07b629c43f301cec289ea3543f
+-- functions/artifact_storage.sql sha256=93889aeeecc433d6251f8d6b2f6d172b465dcde14b138cfd5c62dcfa87ae14c6
 -- Where the bytes of artifacts are: archived, restored, deleted. An artifact without a row is hot, so a step pays nothing. People and the policy
 -- say what is wanted; the sweeper asks the storage for it and records what it sees. Rows are written without the lock of a run: the artifact's
 -- own row never changes, and what an open run uses is left alone. A row is locked first, then the tenant's limits, then the audit's head.
@@ -381,7 +381,7 @@ begin
     -- A full window means that more may follow. Otherwise the next turn starts at the oldest artifact again.
     update nofx.artifact_pass s
        set policy_version = v_turn.version, after_at = v_last_at, after_id = v_last_id,
-           next_at = case when v_last_id is null then v_now + interval '1 hour' else v_now end
+           next_at = clock_timestamp() + case when v_last_id is null then interval '1 hour' else interval '0' end
      where s.tenant_id = v_turn.tenant_id;
     return jsonb_build_object(
         'result', 'planned', 'tenant_id', v_turn.tenant_id,
