@@ -15,6 +15,13 @@ use crate::view::ArtifactStorage;
 pub(super) const STORAGE: &str =
     "coalesce(nofx.artifact_storage_json(s), jsonb_build_object('state', 'hot', 'since', a.created_at))";
 
+/// An artifact whose bytes are deleted, or will be within minutes.
+#[derive(Debug, Deserialize)]
+pub struct GoneArtifact {
+    pub artifact_id: ArtifactId,
+    pub storage: ArtifactStorage,
+}
+
 /// Result of a deletion by a person.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]

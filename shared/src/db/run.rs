@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::artifact_storage::GoneArtifact;
 use super::page::{Page, page};
 use super::row;
 use super::session::{Arg, Session};
@@ -16,7 +17,7 @@ use crate::domain::approval::Approval;
 use crate::domain::repair::Repair;
 use crate::domain::{ArtifactId, MicroUsd, RunId, RunStatus, StepId, WakeUp};
 use crate::error::{Error, Problem};
-use crate::view::{ArtifactStorage, Run, RunPage, RunSummary};
+use crate::view::{Run, RunPage, RunSummary};
 
 /// A run to create. The caller chooses the ids.
 #[derive(Debug, Serialize)]
@@ -119,10 +120,7 @@ pub enum Controlled {
         status: RunStatus,
     },
     /// The bytes of an artifact of its workspace are deleted.
-    Gone {
-        artifact_id: ArtifactId,
-        storage: ArtifactStorage,
-    },
+    Gone(GoneArtifact),
     NotFound,
 }
 

@@ -24,7 +24,7 @@ pub async fn control_run(
         Controlled::Retried(changes) => (Changed::Retried, changes),
         Controlled::Unchanged(changes) => (Changed::Unchanged, changes),
         Controlled::Conflict { status } => return Err(conflict(control, status)),
-        Controlled::Gone { artifact_id, storage } => return Err(deleted(artifact_id, &storage)),
+        Controlled::Gone(gone) => return Err(deleted(gone.artifact_id, &gone.storage)),
         Controlled::NotFound => return Err(Error::NotFound(format!("run {id}"))),
     };
     wake(&ctx.queue, changes.ready).await;

@@ -88,7 +88,7 @@ grant select on nofx.artifact_pass to nofx_api;
 
 -- Copies of the files in functions/. Change those files, not this one.
 
--- functions/artifact_requests.sql sha256=05f9290641c35ddda8c4ecfa43f1b5d7829dd0ab54a39f167cc8054ab6aee9ea
+-- functions/artifact_requests.sql sha256=af3b0ca06680a2d626daa9bd83918056960762d0f26533b564536f890203f712
 -- What people want of the bytes of an artifact. Each call only records it; the sweeper does it.
 
 -- Deletes the bytes of an artifact for a person. What is recorded about it stays. p: {caller, id, actor, reason}. Safe to repeat.
@@ -129,7 +129,7 @@ begin
         select * into v_row from nofx.artifact_storage s where s.artifact_id = v_artifact.id;
         return jsonb_build_object('result', 'unchanged', 'storage', nofx.artifact_storage_json(v_row));
     end if;
-    perform nofx.audit_append(v_artifact.tenant_id, 'artifact.deleted', v_artifact.id::text, null, null, jsonb_build_object(
+    perform nofx.audit_append(v_artifact.tenant_id, 'artifacts.deleted', v_artifact.id::text, null, null, jsonb_build_object(
         'name', left(v_artifact.name, 200), 'type', left(v_artifact.type, 200), 'hash', v_artifact.hash, 'size_bytes', v_artifact.size_bytes,
         'run_id', v_artifact.run_id, 'reason', left(p ->> 'reason', 2000)));
     return jsonb_build_object('result', 'deleted', 'storage', nofx.artifact_storage_json(v_row));
@@ -167,7 +167,7 @@ begin
            restore_requested_at = v_now, due_at = v_now, problem = null, tries = 0, version = s.version + 1
      where s.artifact_id = v_row.artifact_id
     returning * into v_row;
-    perform nofx.audit_append(v_row.tenant_id, 'artifact.restore_asked', v_row.artifact_id::text, null, null,
+    perform nofx.audit_append(v_row.tenant_id, 'artifacts.restore_asked', v_row.artifact_id::text, null, null,
                               jsonb_build_object('days', v_days, 'tier', p -> 'tier'));
     return jsonb_build_object('result', 'asked', 'storage', nofx.artifact_storage_json(v_row));
 end
