@@ -265,7 +265,7 @@ async fn a_person_deletes_what_no_open_run_uses() {
     let refused = download(&lab, large).await;
     assert!(refused.body["detail"].as_str().unwrap().ends_with("by ann: a secret"), "{refused:?}");
     assert_eq!(download(&lab, small).await.status, 302, "only that one");
-    let entries = Gateway::api(&lab, Shape::Http).get("/audit?action=artifact.deleted").await.body["entries"].clone();
+    let entries = Gateway::api(&lab, Shape::Http).get("/audit?action=artifacts.deleted").await.body["entries"].clone();
     assert_eq!(entries.as_array().unwrap().len(), 1, "{entries}");
     assert_eq!((&entries[0]["actor"], &entries[0]["detail"]["reason"]), (&json!("ann"), &json!("a secret")));
 }

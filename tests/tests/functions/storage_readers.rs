@@ -1,7 +1,7 @@
 //! Who meets archived and deleted artifacts: steps, uploads, other tenants, pages, and policies that cannot be carried out.
 
 use nofx_tests::{Deliver, Lab, Script, plans};
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::db::artifact_storage;
 use shared::domain::TenantId;
 use shared::flow::keep_artifacts::Kept;
