@@ -12,9 +12,9 @@ use shared::domain::gate::Decision;
 
 use crate::client::api::Api;
 use crate::commands::{
-    admin, artifacts, audit, completions, control, costs, decide, demo, deploy, deploy_local, dev, env, exec, gate,
-    get, inbox, keys, limits, lineage, link, login, logout, logs, man, member, migrate, migration, open, plan, policy,
-    profile, proof, queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
+    admin, artifact, artifacts, audit, completions, control, costs, decide, demo, deploy, deploy_local, dev, env, exec,
+    gate, get, inbox, keys, limits, lineage, link, login, logout, logs, man, member, migrate, migration, open, plan,
+    policy, profile, proof, queues, rules, run, runs, show, timeline, token, verify, watch, whoami, why, worker,
 };
 use crate::output::color::{self, BOLD, LIVE, paint};
 
@@ -140,6 +140,9 @@ enum Call {
     Logs(logs::Args),
     /// List what a run stored
     Artifacts(artifacts::Args),
+    /// Show where the bytes of an artifact are; restore or delete them
+    #[command(subcommand)]
+    Artifact(artifact::Command),
     /// Download an artifact, and check its sha256
     Get(get::Args),
     /// Show which artifacts of a run were made from which
@@ -198,7 +201,7 @@ enum Call {
 /// The commands in the order of `nofx --help`.
 pub const GROUPS: [(&str, &[&str]); 7] = [
     ("Start", &["run", "watch", "dev", "demo"]),
-    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "get", "lineage", "open"]),
+    ("Look", &["runs", "show", "why", "timeline", "logs", "artifacts", "artifact", "get", "lineage", "open"]),
     ("Decide and steer", &["inbox", "approve", "reject", "waive", "link", "retry", "cancel", "pause", "resume"]),
     ("Write and prove", &["plan", "gate", "proof", "verify", "keys"]),
     ("Govern and operate", &["policy", "rules", "audit", "member", "token", "limits", "costs", "queues", "admin"]),
@@ -325,6 +328,7 @@ impl Call {
             Self::Timeline(args) => timeline::run(api, &args).await?,
             Self::Logs(args) => logs::run(api, &args).await?,
             Self::Artifacts(args) => artifacts::run(api, &args).await?,
+            Self::Artifact(command) => artifact::run(api, &command).await?,
             Self::Get(args) => get::run(api, &args).await?,
             Self::Open(args) => open::run(api, &args).await?,
             Self::Inbox(args) => inbox::run(api, &args).await?,

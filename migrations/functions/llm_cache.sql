@@ -1,4 +1,4 @@
--- Finds an earlier answer of a model. Only steps `codegen` that ask for the cache record keys, and no client writes metadata.
+-- Finds an earlier answer of a model whose bytes are neither archived nor deleted. Only steps `codegen` that ask for the cache record keys, and no client writes metadata.
 -- p: {tenant_id, key, max_age_s}
 -- -> {found: {artifact: as nofx.artifact_ref, run_id, metadata, age_s, cost_usd_micros}}, where found is null without one, and the cost without
 -- a price
@@ -17,6 +17,7 @@ as $$
           join nofx.step s on s.id = any (array[a.step_id])
          where a.tenant_id = p ->> 'tenant_id' and a.metadata ? 'cache_key' and a.metadata ->> 'cache_key' = p ->> 'key'
            and a.created_at > clock_timestamp() - make_interval(secs => (p ->> 'max_age_s')::integer)
+           and not exists (select from nofx.artifact_storage t where t.artifact_id = a.id)
            and s.tenant_id is not distinct from a.tenant_id and s.tool = 'codegen'
          order by a.created_at desc, a.id desc limit 1))
 $$;

@@ -36,6 +36,15 @@ begin
             return jsonb_build_object('result', 'invalid', 'problems', v_problems);
         end if;
     end if;
+    if v_workspace is not null or jsonb_array_length(coalesce(p -> 'artifacts', '[]')) > 0 then
+        v_problems := nofx.artifacts_gone(v_tenant, (
+            select jsonb_agg(n.named)
+              from (select jsonb_build_object('path', 'plan.workspace.' || w.key, 'id', w.value -> 'id') from jsonb_each(v_workspace) w
+                    union select jsonb_build_object('path', 'plan', 'id', i.id) from jsonb_array_elements(coalesce(p -> 'artifacts', '[]')) i(id)) n(named)));
+        if v_problems is not null then
+            return jsonb_build_object('result', 'invalid', 'problems', v_problems);
+        end if;
+    end if;
     if (p ->> 'asks')::boolean then
         v_problems := nofx.approval_problems(v_tenant, p -> 'steps');
         if v_problems is not null then

@@ -2,7 +2,8 @@
 -- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass, and those that would not pass today, are
 -- asked again.
 -- p: {caller, run_id, actor}
--- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}
+-- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}, or {result: gone, artifact_id, storage} if the bytes of its workspace
+-- are deleted
 create or replace function nofx.run_retry(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -15,6 +16,7 @@ declare
     v_gates nofx.change[];
     v_voided nofx.change[];
     v_policy jsonb;
+    v_gone jsonb;
 begin
     p := nofx.admitted(p, 'runs.control');
     v_run := nofx.run_lock(p ->> 'tenant_id', (p ->> 'run_id')::uuid);
@@ -23,6 +25,14 @@ begin
     end if;
     if v_run.status not in ('failed', 'cancelled') then
         return jsonb_build_object('result', 'conflict', 'status', v_run.status, 'ready', '[]'::jsonb);
+    end if;
+    select jsonb_build_object('result', 'gone', 'artifact_id', s.artifact_id, 'storage', nofx.artifact_storage_json(s)) into v_gone
+      from jsonb_each(coalesce(v_run.workspace, '{}')) w
+      join nofx.artifact_storage s on s.artifact_id = any (array[(w.value ->> 'id')::uuid])
+     where s.tenant_id = v_run.tenant_id and s.state in ('deleting', 'deleted')
+     order by s.artifact_id limit 1;
+    if v_gone is not null then
+        return v_gone;
     end if;
     perform nofx.limits_admit_run(v_run.tenant_id, (select count(*)::integer from nofx.step s
                                                      where s.run_id = v_run.id and s.status <> 'succeeded'));

@@ -171,7 +171,7 @@ as $$
      where e.run_id = p_run
 $$;
 
--- Artifacts by id. `is_own`: the run made it. Who uploaded one is in `created_by`.
+-- Artifacts by id. `is_own`: the run made it. Who uploaded one is in `created_by`. Only those whose bytes are deleted have `deleted_at`.
 create or replace function nofx.seal_artifacts(p_run nofx.run, p_ids uuid[], p_inline integer) returns jsonb
     language sql stable
     set search_path = nofx, pg_temp
@@ -180,9 +180,11 @@ as $$
                'id', a.id, 'is_own', a.run_id is not distinct from p_run.id, 'run', a.run_id, 'step', s.name, 'attempt', a.attempt, 'name', a.name,
                'type', a.type, 'hash', a.hash, 'size_bytes', a.size_bytes, 'media_type', a.media_type, 'uri', a.uri,
                'metadata', nofx.seal_value(a.metadata, p_inline), 'builder', a.builder, 'inputs_sha256', a.inputs_sha256,
-               'created_by', a.created_by, 'created_at', nofx.seal_time(a.created_at)) order by a.id), '[]')
+               'created_by', a.created_by, 'created_at', nofx.seal_time(a.created_at))
+               || case when g.state = 'deleted' then jsonb_build_object('deleted_at', nofx.seal_time(g.since)) else '{}' end order by a.id), '[]')
       from nofx.artifact a
       left join nofx.step s on s.id = a.step_id
+      left join nofx.artifact_storage g on g.artifact_id = a.id
      where a.id = any (p_ids) and a.tenant_id = p_run.tenant_id
 $$;
 

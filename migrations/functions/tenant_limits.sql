@@ -31,7 +31,7 @@ as $$
     select pg_advisory_xact_lock(hashtextextended('nofx.limits.' || p_tenant_id, 0))
 $$;
 
--- The recorded bytes of a tenant's artifacts. Those of artifacts that are older than an hour are counted once and stored, because no transaction adds
+-- The recorded bytes of a tenant's artifacts that are not deleted. Those of artifacts that are older than an hour are counted once and stored, because no transaction adds
 -- artifacts of that age.
 create or replace function nofx.tenant_bytes(p_tenant_id text) returns bigint
     language plpgsql
@@ -46,7 +46,8 @@ begin
     if v_known.counted_to is null or v_known.counted_to < v_to then
         select coalesce(v_known.bytes, 0) + coalesce(sum(a.size_bytes), 0) into v_bytes
           from nofx.artifact a
-         where a.tenant_id = p_tenant_id and a.created_at >= coalesce(v_known.counted_to, '-infinity') and a.created_at < v_to;
+         where a.tenant_id = p_tenant_id and a.created_at >= coalesce(v_known.counted_to, '-infinity') and a.created_at < v_to
+           and not exists (select from nofx.artifact_storage s where s.artifact_id = any (array[a.id]) and s.state = 'deleted');
         insert into nofx.stored_bytes (tenant_id, counted_to, bytes) values (p_tenant_id, v_to, v_bytes)
             on conflict (tenant_id) do update set counted_to = excluded.counted_to, bytes = excluded.bytes
          where stored_bytes.counted_to < excluded.counted_to;
@@ -54,7 +55,8 @@ begin
         v_known.bytes := v_bytes;
     end if;
     return v_known.bytes + coalesce((select sum(a.size_bytes) from nofx.artifact a
-                                      where a.tenant_id = p_tenant_id and a.created_at >= v_known.counted_to), 0);
+                                      where a.tenant_id = p_tenant_id and a.created_at >= v_known.counted_to
+                                        and not exists (select from nofx.artifact_storage s where s.artifact_id = any (array[a.id]) and s.state = 'deleted')), 0);
 end
 $$;
 

@@ -105,6 +105,13 @@ pub struct ArtifactsConfig {
     pub keys: Option<(String, String)>,
 }
 
+impl ArtifactsConfig {
+    /// Whether the storage has an archive: the bucket of the deployment has. Another S3 endpoint, with keys of its own, has none.
+    pub fn can_archive(&self) -> bool {
+        self.keys.is_none()
+    }
+}
+
 /// Configuration of the model router.
 #[derive(Clone, Default)]
 pub struct LlmConfig {

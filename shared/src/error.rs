@@ -47,7 +47,9 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405;
     RequestTimeout = "request_timeout", 408;
     AlreadyStarted = "already_started", 409;
+    ArtifactArchived = "artifact_archived", 409;
     ArtifactChanged = "artifact_changed", 409;
+    ArtifactInUse = "artifact_in_use", 409;
     GateChanged = "gate_changed", 409;
     GateDecided = "gate_decided", 409;
     GateExpired = "gate_expired", 409;
@@ -57,6 +59,7 @@ codes! {
     RunFinished = "run_finished", 409;
     RunNotFinished = "run_not_finished", 409;
     RunNotRetryable = "run_not_retryable", 409;
+    ArtifactDeleted = "artifact_deleted", 410;
     LinkUsed = "link_used", 410;
     PolicyChanged = "policy_changed", 412;
     TooLarge = "too_large", 413;

@@ -1,5 +1,7 @@
 //! Artifacts over S3: on AWS, an emulator, or the S3 endpoint of Supabase Storage.
 
+mod archive;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -118,8 +120,7 @@ impl Storage {
             let message = format!("has {} bytes; at most {max_bytes} are allowed here", artifact.size_bytes);
             return Err(Error::invalid(format!("artifact {}", artifact.id), message));
         }
-        let mut body =
-            self.open(self.key(&artifact.uri)?, || format!("the object of artifact {}", artifact.id)).await?;
+        let mut body = self.open(self.key(&artifact.uri)?, || unread(artifact)).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
             bytes.extend_from_slice(&chunk);
@@ -140,7 +141,6 @@ impl Storage {
         if artifact.size_bytes <= max_bytes {
             return Ok(Beginning { bytes: self.get(artifact, max_bytes).await?, is_whole: true });
         }
-        let name = format!("the object of artifact {}", artifact.id);
         let range = format!("bytes=0-{}", max_bytes.saturating_sub(1));
         let request = self.client.get_object().bucket(&self.bucket).key(self.key(&artifact.uri)?).range(range);
         let mut answer = match request.send().await {
@@ -149,7 +149,7 @@ impl Storage {
             Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 416) => {
                 return Err(changed(artifact));
             }
-            Err(error) => return Err(unreadable(error, || name)),
+            Err(error) => return Err(unreadable(error, || unread(artifact))),
         };
         // A storage that does not know ranges sends everything.
         let total = match answer.content_range() {
@@ -172,7 +172,7 @@ impl Storage {
     }
 
     async fn read(&self, key: &str, name: &str, max_bytes: u64) -> Result<Vec<u8>, Error> {
-        let mut body = self.open(key, || format!("the object {name}")).await?;
+        let mut body = self.open(key, || Unread { name: format!("the object {name}"), artifact: None }).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = body.try_next().await.map_err(|error| Error::unavailable("artifact storage", error))? {
             bytes.extend_from_slice(&chunk);
@@ -183,10 +183,10 @@ impl Storage {
         Ok(bytes)
     }
 
-    async fn open(&self, key: &str, name: impl Fn() -> String) -> Result<ByteStream, Error> {
+    async fn open(&self, key: &str, unread: impl Fn() -> Unread) -> Result<ByteStream, Error> {
         match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(answer) => Ok(answer.body),
-            Err(error) => Err(unreadable(error, name)),
+            Err(error) => Err(unreadable(error, unread)),
         }
     }
 
@@ -311,11 +311,38 @@ fn changed(artifact: &ArtifactRef) -> Error {
     Error::Conflict(Code::ArtifactChanged, message)
 }
 
-fn unreadable(error: SdkError<GetObjectError>, name: impl FnOnce() -> String) -> Error {
+/// What was read, for messages.
+struct Unread {
+    name: String,
+    artifact: Option<ArtifactId>,
+}
+
+fn unread(artifact: &ArtifactRef) -> Unread {
+    Unread { name: format!("the object of artifact {}", artifact.id), artifact: Some(artifact.id) }
+}
+
+/// The code of a step that cannot read an artifact: `artifact_archived`, or `code` for any other reason.
+pub fn step_code(error: &Error, code: &'static str) -> &'static str {
+    match error {
+        Error::Conflict(archived @ Code::ArtifactArchived, _) => archived.as_str(),
+        _ => code,
+    }
+}
+
+/// Why the bytes of an archived artifact cannot be read, and what to do.
+pub fn archived(artifact: ArtifactId) -> Error {
+    let message =
+        format!("the artifact {artifact} is archived; restore it first: nofx artifact restore {artifact} --days 7");
+    Error::Conflict(Code::ArtifactArchived, message)
+}
+
+fn unreadable(error: SdkError<GetObjectError>, unread: impl FnOnce() -> Unread) -> Error {
     match error.as_service_error() {
-        Some(GetObjectError::NoSuchKey(_)) => Error::NotFound(name()),
+        Some(GetObjectError::NoSuchKey(_)) => Error::NotFound(unread().name),
         Some(GetObjectError::InvalidObjectState(_)) => {
-            Error::Forbidden(format!("{} is archived; restore it in the storage first", name()))
+            let Unread { name, artifact } = unread();
+            let is_archived = || Error::Conflict(Code::ArtifactArchived, format!("{name} is archived"));
+            artifact.map_or_else(is_archived, archived)
         }
         _ => Error::unavailable("artifact storage", error),
     }

@@ -22,7 +22,7 @@ mod step;
 pub use account::{
     AuthSettings, Member, MemberPage, MemberRemoved, Token, TokenCreated, TokenEnded, TokenPage, Whoami,
 };
-pub use artifact::{Artifact, ArtifactPage, ArtifactSummary, Upload};
+pub use artifact::{Artifact, ArtifactPage, ArtifactStorage, ArtifactSummary, Restore, StorageChange, Upload};
 pub use audit::{AuditActor, AuditEntry, AuditHead, AuditPage};
 pub use cost::{BudgetState, Cost, Costs, RunCosts};
 pub use event::Event;

@@ -55,13 +55,19 @@ fn table(lineage: &Lineage) -> Result<()> {
         return Ok(());
     }
     let names: HashMap<ArtifactId, &str> = lineage.nodes.iter().map(|node| (node.id, node.name.as_str())).collect();
-    let mut table = Table::new(&["ARTIFACT", "STEP", "SHA256", "MADE FROM"]);
+    let mut table = Table::new(&["ARTIFACT", "STEP", "SHA256", "MADE FROM", "STORAGE"]);
     for node in &lineage.nodes {
         let parents = lineage.edges.iter().filter(|edge| edge.to == node.id);
         let parents: Vec<String> =
             parents.filter_map(|edge| names.get(&edge.from)).map(|name| printable(name)).collect();
         let hash = node.hash.get(..12).unwrap_or(&node.hash);
-        table.row(vec![cell(&node.name), cell(node.made_by()), cell(hash), cell(parents.join(", "))]);
+        table.row(vec![
+            cell(&node.name),
+            cell(node.made_by()),
+            cell(hash),
+            cell(parents.join(", ")),
+            cell(node.storage_words().unwrap_or_default()),
+        ]);
     }
     output::text(table)
 }

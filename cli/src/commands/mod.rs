@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod admin;
+pub mod artifact;
 pub mod artifacts;
 pub mod audit;
 mod audit_decisions;

@@ -11,12 +11,13 @@ use serde_json::Value;
 use shared::domain::digest::sha256_hex;
 use shared::domain::proof::{self, MAX_BYTES};
 use shared::error::Code;
+use shared::view::Lineage;
 
 use crate::client::api::Api;
 use crate::client::error::ApiError;
 use crate::client::resolve;
 use crate::output::color::command;
-use crate::output::{self, Format};
+use crate::output::{self, Format, count};
 
 /// Between two questions whether the run is sealed.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -73,6 +74,15 @@ pub async fn run(api: &Api, args: &Args) -> Result<()> {
             sha256: sha256_hex(&bytes),
             size_bytes: bytes.len(),
         });
+    }
+    // The file itself cannot say what happened after it was sealed.
+    let lineage: Lineage = api.get(&format!("/runs/{run}/lineage")).await?;
+    let gone = lineage.nodes.iter().filter(|node| node.is_gone()).count();
+    if gone > 0 {
+        output::note(format_args!(
+            "the bytes of {} were deleted: the proof still verifies, and no file can be compared with it",
+            count(gone, "artifact")
+        ));
     }
     let next = command(format!("nofx verify {} --key keys.pem", output::shell_word(&file)));
     output::note(format_args!("{file} ({} bytes, sha256 {}); {next} verifies it", bytes.len(), sha256_hex(&bytes)));

@@ -1,4 +1,4 @@
-//! Artifacts: read, download, and upload of workspaces.
+//! Artifacts: read, download, restore, delete, and upload of workspaces.
 
 use std::time::Duration;
 
@@ -8,12 +8,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use shared::context::Ctx;
 use shared::db::{Page, Session, artifact};
+use shared::domain::artifact_storage::{MAX_REASON_CHARS, RESTORE_DAYS, RestoreTier, TIERS};
 use shared::domain::digest::hex;
 use shared::domain::fields::{Most, Names};
+use shared::domain::hidden::Lines;
 use shared::domain::{ArtifactId, RunId};
 use shared::error::Error;
+use shared::flow::change_storage::{Changed, check_readable, delete_artifact, restore_artifact};
 use shared::flow::store_workspace::new_workspace;
-use shared::http::{BasePath, Body, Condition, Query, id_param, not_given_out, page_of};
+use shared::http::{self, ACTOR, BasePath, Body, Condition, Query, REASON, id_param, not_given_out, page_of};
 use shared::view::{Artifact, ArtifactPage, ArtifactSummary, Upload};
 
 use crate::runs::version;
@@ -74,9 +77,45 @@ pub async fn fetch(session: Session, Path(id): Path<String>) -> Result<Json<Arti
 /// `GET /artifacts/{id}/download` -> 302 to a signed URL.
 pub async fn download(State(ctx): State<Ctx>, session: Session, Path(id): Path<String>) -> Result<Response, Error> {
     let row = find(&session, &id).await?;
+    check_readable(row.id, &row.storage)?;
     let signed = ctx.storage.sign_download(&row.uri, DOWNLOAD_FOR).await?;
     let headers = [(header::LOCATION, signed.url), (header::CACHE_CONTROL, "no-store".into())];
     Ok((StatusCode::FOUND, headers).into_response())
+}
+
+/// `POST /artifacts/{id}/restore {days, tier, actor}` -> 202 `{id, storage}`, or 200 if nothing had to be done.
+pub async fn restore(session: Session, Path(id): Path<String>, body: Body) -> Result<Response, Error> {
+    let id: ArtifactId = id_param("artifact", &id)?;
+    let (days, tier, actor) = body.read(RESTORE, |fields| {
+        fields.require(&["days"]);
+        let days = fields.whole("days", RESTORE_DAYS);
+        let tier = fields.read("tier", |value| {
+            let tier = value.as_str().and_then(RestoreTier::parse);
+            tier.ok_or_else(|| format!("must be one of {}", TIERS.join(", ")))
+        });
+        Some((days?, tier.unwrap_or_default(), http::actor(fields)))
+    })?;
+    restore_artifact(&session, id, &actor, days, tier).await.map(accepted)
+}
+
+/// `DELETE /artifacts/{id} {reason, actor}` -> 202 `{id, storage}`, or 200 if it was deleted before.
+pub async fn delete(session: Session, Path(id): Path<String>, body: Body) -> Result<Response, Error> {
+    let id: ArtifactId = id_param("artifact", &id)?;
+    let (reason, actor) = body.read(DELETION, |fields| {
+        fields.require(&["reason"]);
+        let reason = fields.readable("reason", Most::Chars(MAX_REASON_CHARS), Lines::Many);
+        Some((reason?.to_owned(), http::actor(fields)))
+    })?;
+    delete_artifact(&session, id, &actor, &reason).await.map(accepted)
+}
+
+pub const RESTORE: &[Names] = &[&["days"], &["tier"], ACTOR];
+pub const DELETION: &[Names] = &[REASON, ACTOR];
+
+/// The sweeper does it within minutes.
+fn accepted(changed: Changed) -> Response {
+    let status = if changed.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
+    (status, Json(changed.change)).into_response()
 }
 
 /// `POST /workspaces {sha256, size_bytes, media_type, name}` -> 201 `{id, uri, upload_url, headers, expires_in_s}`. The

@@ -5,6 +5,7 @@ mod costs;
 
 use axum::http::Method;
 use serde_json::{Value, json};
+use shared::domain::artifact_storage::{MAX_REASON_CHARS, RESTORE_DAYS, TIERS};
 use shared::domain::rule::{FIELDS, MAX_ROWS};
 use shared::domain::{RunStatus, policy};
 use shared::error::Code;
@@ -13,10 +14,10 @@ use shared::http::contract::{FILLED, Operation, Schemas, dotted, object, plain_n
 use shared::view::{
     Artifact, ArtifactPage, AuditPage, Event, Gate, Health, Lineage, PlanChecked, Policy, PolicyPage, QueueDetail,
     QueueList, Redriven, RuleDeleted, RuleDetail, RulePage, RunChange, RunCreated, RunDetail, RunPage, SigningKeys,
-    Step, StepPage, StepWhy, Upload,
+    Step, StepPage, StepWhy, StorageChange, Upload,
 };
 
-use crate::artifacts::{MAX_UPLOAD_BYTES, MEDIA_TYPES, UPLOAD};
+use crate::artifacts::{DELETION, MAX_UPLOAD_BYTES, MEDIA_TYPES, RESTORE, UPLOAD};
 use crate::audit as audit_route;
 use crate::policy as policy_route;
 use crate::run_filter::MAX_TEXT_CHARS;
@@ -160,7 +161,7 @@ fn controls(schemas: &mut Schemas) -> Vec<Operation> {
             Code::RunNotRetryable,
             "retry",
         )
-        .refuses(&[Code::LimitExceeded]),
+        .refuses(&[Code::LimitExceeded, Code::ArtifactDeleted]),
     ]
 }
 
@@ -203,9 +204,33 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, "The artifact.", schemas.of::<Artifact>())
             .example("run", "GET /artifacts/{id}"),
         get("/artifacts/{id}/download", "downloadArtifact", ARTIFACTS, "Download an artifact.")
-            .answers(302, "A signed URL for its bytes is in Location, valid for 15 minutes.", None)
+            .answers(302, "A signed URL for its bytes is in Location, valid for 5 minutes.", None)
             .with("Location")
-            .refuses(&[Code::Forbidden]),
+            .refuses(&[Code::Forbidden, Code::ArtifactArchived, Code::ArtifactDeleted]),
+        Operation::new(
+            Method::POST,
+            "/artifacts/{id}/restore",
+            "restoreArtifact",
+            ARTIFACTS,
+            "Ask for a copy of an archived artifact that can be read for some days.",
+        )
+        .takes(object(RESTORE, &["days"], storage_field), json!({"days": 7, "tier": "standard", "actor": "ann"}))
+        .answers(202, "It is asked for.", schemas.of::<StorageChange>())
+        .answers(200, "It is asked for already, or can be read for long enough.", schemas.of::<StorageChange>())
+        .example("run", "restore, hot")
+        .refuses(&[Code::ArtifactDeleted]),
+        Operation::new(
+            Method::DELETE,
+            "/artifacts/{id}",
+            "deleteArtifact",
+            ARTIFACTS,
+            "Delete the bytes of an artifact. What is recorded about it stays.",
+        )
+        .takes(object(DELETION, &["reason"], storage_field), json!({"reason": "it has a secret", "actor": "ann"}))
+        .answers(202, "Its bytes go within minutes.", schemas.of::<StorageChange>())
+        .example("run", "delete artifact")
+        .answers(200, "It was deleted before.", schemas.of::<StorageChange>())
+        .refuses(&[Code::ArtifactInUse]),
         Operation::new(
             Method::POST,
             "/workspaces",
@@ -217,6 +242,20 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
         .answers(201, "Where to PUT the bytes.", schemas.of::<Upload>())
         .refuses(&[Code::LimitExceeded]),
     ]
+}
+
+fn storage_field(field: &str) -> Value {
+    match field {
+        "days" => json!({"description": "How long it can be read.", "type": "integer",
+            "minimum": RESTORE_DAYS.start(), "maximum": RESTORE_DAYS.end()}),
+        "tier" => {
+            let tiers: Vec<Value> = TIERS.iter().map(|tier| json!(tier)).chain([Value::Null]).collect();
+            json!({"description": "How fast: in minutes, hours, or half a day.", "enum": tiers, "default": "standard"})
+        }
+        "reason" => json!({"description": "Why, for the record.", "type": "string", "minLength": 1,
+            "maxLength": MAX_REASON_CHARS, "pattern": FILLED}),
+        other => who_and_why(other),
+    }
 }
 
 fn media_types() -> Vec<Value> {
@@ -291,6 +330,7 @@ fn policy_body() -> Value {
                 "gates" => gates.clone(),
                 "approvals" => part("What gates that people decide demand: docs/policy.md."),
                 "models" => part("Order, prices, budgets and models that may be asked: docs/policy.md."),
+                "artifacts" => part("How long artifacts are kept, and where: docs/storage.md."),
                 other => unreachable!("the field {other} has no schema"),
             });
             document["description"] = json!("What is left out or null has its default. Unknown fields are refused.");

@@ -31,9 +31,9 @@ use shared::http::Routes;
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        AccountRead, ArtifactsRead, AuditRead, MembersRead, MembersWrite, PlansCheck, PolicyRead, PolicyWrite, Public,
-        QueuesRead, QueuesRedrive, RulesRead, RulesWrite, RunsControl, RunsCreate, RunsRead, SessionsCreate,
-        TokensRead, TokensWrite, WorkspacesCreate,
+        AccountRead, ArtifactsDelete, ArtifactsRead, ArtifactsRestore, AuditRead, MembersRead, MembersWrite,
+        PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RulesWrite, RunsControl,
+        RunsCreate, RunsRead, SessionsCreate, TokensRead, TokensWrite, WorkspacesCreate,
     };
     const PAGE: &[&str] = &["after", "limit"];
     Routes::default()
@@ -89,6 +89,8 @@ pub fn routes() -> Routes<Ctx> {
         .post(WorkspacesCreate, "/workspaces", artifacts::create_workspace)
         .get(ArtifactsRead, "/artifacts/{id}", artifacts::fetch)
         .get(ArtifactsRead, "/artifacts/{id}/download", artifacts::download)
+        .post(ArtifactsRestore, "/artifacts/{id}/restore", artifacts::restore)
+        .delete(ArtifactsDelete, "/artifacts/{id}", artifacts::delete)
 }
 
 /// The function over a context.

@@ -1,13 +1,16 @@
 //! The tenant's policy: read, replace, list its versions. `docs/policy.md` explains it.
 
 use axum::Json;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
+use shared::context::Ctx;
 use shared::db::Session;
 use shared::db::policy::{self, NewPolicy, PolicySet};
 use shared::domain;
 use shared::domain::fields::Names;
 use shared::error::{Code, Error, Problem};
+use shared::flow::change_storage::check_policy;
 use shared::http::{self, ACTOR, Body, Condition, Precondition, Query, REASON, page_of};
 use shared::signing::PublicKey;
 use shared::view::{EffectivePolicy, Policy, PolicyPage, PolicyVersion};
@@ -23,17 +26,24 @@ pub async fn fetch(session: Session, condition: Condition) -> Result<Response, E
 }
 
 /// `PUT /policy {document, actor, reason}` -> the policy. With `If-Match` only if the current one has that `ETag`.
-pub async fn set(session: Session, precondition: Precondition, body: Body) -> Result<Json<Policy>, Error> {
+pub async fn set(
+    State(ctx): State<Ctx>,
+    session: Session,
+    precondition: Precondition,
+    body: Body,
+) -> Result<Json<Policy>, Error> {
     let (document, actor, reason) = body.read(FIELDS, |fields| {
         fields.require(&["document"]);
         let document = fields.value("document").cloned().unwrap_or_default();
         if !document.is_null() {
             let path = fields.path("document");
-            let problems = match domain::Policy::parse(&document, &path) {
-                Ok(policy) => key_problem(&policy, &path).into_iter().collect(),
-                Err(problems) => problems,
-            };
-            fields.problems(problems);
+            match domain::Policy::parse(&document, &path) {
+                Ok(policy) => {
+                    fields.problems(check_policy(&policy, ctx.config.artifacts.can_archive(), &path).err());
+                    fields.problems(key_problem(&policy, &path));
+                }
+                Err(problems) => fields.problems(problems),
+            }
         }
         Some((document, http::actor(fields), http::reason(fields)))
     })?;
@@ -89,7 +99,12 @@ async fn current(session: &Session) -> Result<Policy, Error> {
 
 fn effective(document: &Map<String, Value>) -> Option<EffectivePolicy> {
     let policy = domain::Policy::parse(&Value::Object(document.clone()), "").ok()?;
-    Some(EffectivePolicy { gates: policy.gates, approvals: policy.approvals, models: policy.models })
+    Some(EffectivePolicy {
+        gates: policy.gates,
+        approvals: policy.approvals,
+        models: policy.models,
+        artifacts: policy.artifacts,
+    })
 }
 
 fn changed(version: u32) -> Error {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use shared::domain::repair::RepairTask;
 use shared::domain::{ArtifactId, ArtifactRef, Outcome, Problem, StepError};
 use shared::error::Error;
-use shared::storage::StepStore;
+use shared::storage::{StepStore, step_code};
 use shared::telemetry;
 use shared::worker::ClaimedStep;
 
@@ -113,7 +113,8 @@ fn invalid(path: &str, message: &str) -> Box<Outcome> {
 
 fn unreadable(error: &Error) -> Box<Outcome> {
     telemetry::report(error, "read an artifact");
-    let step_error = StepError::new("artifact_unreadable", format!("An artifact cannot be read: {error}."));
+    let code = step_code(error, "artifact_unreadable");
+    let step_error = StepError::new(code, format!("An artifact cannot be read: {error}."));
     Box::new(match error {
         Error::Unavailable { .. } => Outcome::retryable(step_error),
         _ => Outcome::failed(step_error),

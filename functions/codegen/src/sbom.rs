@@ -192,6 +192,7 @@ mod tests {
             provider: "openai",
             model: "gpt-6-luna-2026".to_owned(),
             made_from: Vec::new(),
+            kept: None,
             events: Vec::new(),
         }
     }

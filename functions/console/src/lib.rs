@@ -48,9 +48,9 @@ fn policy_with_images(url: &str) -> Option<String> {
 /// All routes of the function.
 pub fn routes() -> Routes<Ctx> {
     use Permission::{
-        AccountRead, ArtifactsRead, AuditRead, GatesDecide, GatesLink, MembersRead, MembersWrite, PlansCheck,
-        PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl, RunsCreate, RunsRead,
-        TokensRead, TokensWrite, UsageRead,
+        AccountRead, ArtifactsDelete, ArtifactsRead, ArtifactsRestore, AuditRead, GatesDecide, GatesLink, MembersRead,
+        MembersWrite, PlansCheck, PolicyRead, PolicyWrite, Public, QueuesRead, QueuesRedrive, RulesRead, RunsControl,
+        RunsCreate, RunsRead, TokensRead, TokensWrite, UsageRead,
     };
     Routes::default()
         .get(RunsRead, "/ui", routes::home)
@@ -88,6 +88,13 @@ pub fn routes() -> Routes<Ctx> {
         .get_with(RunsRead, "/ui/inbox", &["after", "all", "decided", "type"], routes::inbox::list)
         .get_with(ArtifactsRead, "/ui/artifacts/signed", &["id"], routes::artifact::signed)
         .get(ArtifactsRead, "/ui/artifacts/{id}", routes::artifact::page)
+        .post_form(
+            ArtifactsRestore,
+            "/ui/artifacts/{id}/restore",
+            &["days", "tier", "actor", "csrf"],
+            routes::artifact::restore,
+        )
+        .post_form(ArtifactsDelete, "/ui/artifacts/{id}/delete", &["reason", "actor", "csrf"], routes::artifact::delete)
         .get_with(RunsRead, "/ui/gates/{id}", &["decided", "from", "rows", "write"], routes::gate::page)
         .post_form(
             GatesDecide,

@@ -15,7 +15,7 @@ use shared::domain::outcome::{ArtifactRef, NewGateStatus, OnPass};
 use shared::domain::{GateId, NewArtifact, NewGate, Outcome, StepError};
 use shared::error::Error;
 use shared::signing::Signer;
-use shared::storage::{ArtifactMeta, StepStore};
+use shared::storage::{ArtifactMeta, StepStore, step_code};
 use shared::worker::{ClaimedStep, Handler, Ownership};
 use uuid::Uuid;
 
@@ -218,8 +218,8 @@ async fn fetch(artifact: &ArtifactRef, store: &StepStore) -> Result<Archive, Out
             Ok(Archive { bytes: Arc::new(bytes), sha256: artifact.hash.clone(), artifact: Some(artifact.clone()) })
         }
         Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => Err(storage_unavailable(&error)),
-        // The archive is too large, missing, or does not match its hash. A retry cannot fix that.
-        Err(error) => Err(Outcome::failed(StepError::new("archive_unusable", error.to_string()))),
+        // The archive is too large, missing, archived, or does not match its hash. A retry cannot fix that.
+        Err(error) => Err(Outcome::failed(StepError::new(step_code(&error, "archive_unusable"), error.to_string()))),
     }
 }
 

@@ -1,8 +1,9 @@
-//! Lambda function `sweeper`: recovers stalled runs, and seals those that have ended. It runs on a schedule and takes no input.
+//! Lambda function `sweeper`: recovers stalled runs, seals those that have ended, and archives and deletes artifacts. It runs on a schedule and takes no input.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::context::Ctx;
+use shared::flow::keep_artifacts::keep_artifacts;
 use shared::flow::seal_runs::{Sealer, seal_runs};
 use shared::flow::sweep::{Report, sweep};
 use shared::telemetry;
@@ -16,9 +17,11 @@ async fn main() -> Result<(), Error> {
         .await
 }
 
-/// Recovery comes first: open runs matter more than proofs of ended ones.
+/// Recovery comes first: open runs matter more than proofs of ended ones, and both more than what old artifacts cost.
 async fn work(ctx: &Ctx, sealer: &Sealer) -> Result<Report, shared::error::Error> {
     let report = sweep(ctx).await;
-    seal_runs(ctx, sealer).await?;
+    let sealed = seal_runs(ctx, sealer).await;
+    keep_artifacts(ctx).await?;
+    sealed?;
     report
 }

@@ -127,7 +127,7 @@ async fn made(
     store: &StepStore,
 ) -> Result<Result<Made, String>, Outcome> {
     let Some(artifact) = step.artifacts.get(&id) else { return Ok(Err(format!("no artifact has the id {id}"))) };
-    Ok(match fetch::read(artifact, store, MAX_FILE_BYTES.min(*left)).await? {
+    Ok(match fetch::input(artifact, store, MAX_FILE_BYTES.min(*left)).await? {
         Ok(bytes) => {
             *left = left.saturating_sub(bytes.len() as u64);
             Made::read(bytes, &artifact.media_type)
@@ -159,7 +159,7 @@ async fn content(
             let Some(artifact) = step.artifacts.get(id) else {
                 return Ok(Err(format!("no artifact has the id {id}")));
             };
-            match fetch::read(artifact, store, MAX_FILE_BYTES.min(*left)).await? {
+            match fetch::input(artifact, store, MAX_FILE_BYTES.min(*left)).await? {
                 Ok(bytes) => (bytes, Some(artifact.media_type.as_str())),
                 Err(message) => return Ok(Err(message)),
             }

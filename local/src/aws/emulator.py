@@ -1,8 +1,11 @@
-"""MiniStack, with long polls that wait for messages instead of checking ten times a second.
+"""MiniStack, with long polls that wait for messages instead of checking ten times a second, and with a lifecycle of the bucket.
 
 A receive of MiniStack 1.5 checks its queue, sleeps for 0.1 s, and checks again. Here it checks once and then waits until a message
 is sent to its queue, until a message becomes visible (its delay or visibility timeout ends), or until its time is over. When
 MiniStack gets a signal to stop, all waits end at once.
+
+MiniStack has GLACIER and restores, which take 2 s, but applies no lifecycle rule. Here an object is moved to GLACIER when it gets the
+tag of the rule `archive-tagged` in template.yaml. On AWS that takes up to two days.
 """
 
 import asyncio
@@ -12,10 +15,12 @@ import time
 import hypercorn.asyncio
 
 from ministack import app
-from ministack.services import sqs
+from ministack.services import s3, sqs
 
 # Other changes of a queue, such as a redrive of a dead-letter queue, are seen after this time.
 RECHECK_S = 1.0
+# The tag of template.yaml's lifecycle rule.
+ARCHIVE_TAG, ARCHIVE_VALUE = "nofx-storage", "cold"
 # Actions that make messages visible.
 CHANGES = ("SendMessage", "SendMessageBatch", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch")
 
@@ -89,8 +94,24 @@ async def serve_until_stopped(application, config):
     await serve(application, config, shutdown_trigger=stopping.wait)
 
 
+put_object_tagging = s3._put_object_tagging
+
+
+def archiving_put_object_tagging(bucket_name, key, body, query_params=None):
+    answer = put_object_tagging(bucket_name, key, body, query_params)
+    if answer[0] == 200:
+        bucket = s3._ensure_bucket(bucket_name)
+        stored = bucket["objects"][key]
+        tags = s3._object_tags.get((bucket_name, key, s3._resolve_subresource_version(query_params, bucket, key)), {})
+        if tags.get(ARCHIVE_TAG) == ARCHIVE_VALUE and stored.get("size", 0) > 0:
+            stored["storage_class"] = "GLACIER"
+            s3._persist_version_state(bucket_name, key, bucket)
+    return answer
+
+
 for name in CHANGES:
     actions[name] = notifying(actions[name])
 actions["ReceiveMessage"] = waiting_receive
+s3._put_object_tagging = archiving_put_object_tagging
 hypercorn.asyncio.serve = serve_until_stopped
 app.main()

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tokio_postgres::types::Type;
 
+use super::artifact_storage::STORAGE;
 use super::page::{INLINE_BYTES, Page, page};
 use super::row;
 use super::session::{Arg, Session};
@@ -17,20 +18,27 @@ pub async fn artifact_upload(session: &Session, artifact: &NewArtifact) -> Resul
 
 /// An artifact; `None` when the tenant has no such artifact.
 pub async fn artifact_fetch(session: &Session, id: ArtifactId) -> Result<Option<Artifact>, Error> {
-    let sql = "select a.id, a.tenant_id, a.run_id, a.step_id, a.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
-                      a.media_type, a.metadata, a.created_at
-                 from nofx.artifact a where a.tenant_id = $1 and a.id = $2";
-    row::fetch(session, sql, &[(&id.0, Type::UUID)]).await
+    let sql = format!(
+        "select a.id, a.tenant_id, a.run_id, a.step_id, a.attempt, a.name, a.type, a.uri, a.hash, a.size_bytes,
+                      a.media_type, a.metadata, a.created_at, {STORAGE} as storage
+                 from nofx.artifact a
+                 left join nofx.artifact_storage s on s.artifact_id = a.id and s.tenant_id = $1
+                where a.tenant_id = $1 and a.id = $2"
+    );
+    row::fetch(session, &sql, &[(&id.0, Type::UUID)]).await
 }
 
 /// A problem for each artifact of a workspace (ids by role) that the tenant does not have. `nofx.run_create` reports
 /// the same ones.
 pub async fn workspace_problems(session: &Session, workspace: &Value) -> Result<Vec<Problem>, Error> {
-    let sql = "select coalesce(jsonb_agg(jsonb_build_object('path', 'plan.workspace.' || w.key,
-                                                            'message', format('no artifact has the id %s', w.value))), '[]')
+    let sql = "select coalesce(jsonb_agg(jsonb_build_object(
+                          'path', 'plan.workspace.' || w.key,
+                          'message', case when a.id is null then format('no artifact has the id %s', w.value)
+                                          else format('the artifact %s was deleted on %s', w.value, to_char(s.since at time zone 'UTC', 'YYYY-MM-DD')) end)), '[]')
                  from jsonb_each_text($2) w
                  left join nofx.artifact a on a.id = w.value::uuid and a.tenant_id = $1
-                where a.id is null";
+                 left join nofx.artifact_storage s on s.artifact_id = a.id and s.tenant_id = $1
+                where a.id is null or s.state in ('deleting', 'deleted')";
     let found = session.value(sql, &[(workspace, Type::JSONB)]).await?;
     serde_json::from_value(found.unwrap_or(Value::Null)).map_err(|error| Error::internal("read problems", error))
 }
@@ -82,10 +90,11 @@ pub async fn run_lineage(session: &Session, run: RunId) -> Result<Option<Lineage
              select g.id from given g union select m.id from (select m.id from made m limit {LINEAGE_NODES} + 1) m
          ), node as materialized (
              select a.id, a.created_at, a.run_id, a.step_id, s.name as step, a.attempt, left(a.name, 200) as name,
-                    left(a.type, 200) as type, a.hash
+                    left(a.type, 200) as type, a.hash, nofx.artifact_storage_json(k) as storage
                from found f
                join nofx.artifact a on a.id = f.id and a.tenant_id = $1
                left join nofx.step s on s.id = a.step_id
+               left join nofx.artifact_storage k on k.artifact_id = a.id and k.tenant_id = $1
               order by a.created_at, a.id limit {LINEAGE_NODES}
          ), edge as materialized (
              select e.parent_id, e.child_id

@@ -23,6 +23,7 @@ macro_rules! cut {
 const GOAL: &str = cut!("r.goal", 300);
 
 pub mod artifact;
+pub mod artifact_storage;
 pub mod audit;
 pub mod console;
 pub mod cost;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::artifact_storage::GoneArtifact;
 use super::page::{Page, page};
 use super::row;
 use super::session::{Arg, Session};
@@ -118,6 +119,8 @@ pub enum Controlled {
     Conflict {
         status: RunStatus,
     },
+    /// The bytes of an artifact of its workspace are deleted.
+    Gone(GoneArtifact),
     NotFound,
 }
 

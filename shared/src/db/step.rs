@@ -11,6 +11,7 @@ use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::pool::{Database, Param, answer, database_error};
+use crate::domain::artifact_storage::StorageState;
 use crate::domain::base_origin::BaseOrigin;
 use crate::domain::model_call::DeploymentCooldown;
 use crate::domain::repair::RepairTask;
@@ -287,15 +288,23 @@ struct UsageCall<'a> {
     events: Vec<&'a NewEvent>,
 }
 
+/// An artifact that inputs name, and where its bytes are.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FoundArtifact {
+    #[serde(flatten)]
+    pub artifact: ArtifactRef,
+    pub storage: StorageState,
+}
+
 /// Artifacts of a tenant by id. Ids of other tenants are absent.
 pub async fn artifacts_by_id(
     db: &Database,
     tenant: &TenantId,
     ids: &[ArtifactId],
-) -> Result<HashMap<ArtifactId, ArtifactRef>, Error> {
-    let found: Vec<ArtifactRef> =
+) -> Result<HashMap<ArtifactId, FoundArtifact>, Error> {
+    let found: Vec<FoundArtifact> =
         db.transition("select nofx.artifacts_find($1)", &FindCall { tenant_id: tenant, ids }).await?;
-    Ok(found.into_iter().map(|artifact| (artifact.id, artifact)).collect())
+    Ok(found.into_iter().map(|found| (found.artifact.id, found)).collect())
 }
 
 #[derive(Debug, Serialize)]

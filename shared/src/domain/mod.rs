@@ -5,6 +5,8 @@
 pub mod access;
 pub mod approval;
 pub mod artifact_inputs;
+pub mod artifact_policy;
+pub mod artifact_storage;
 pub mod audit;
 pub mod base_origin;
 pub mod bounds;

@@ -1,5 +1,5 @@
-//! The policy of a tenant: what its gates and its approvals demand, whatever a plan says, and which models it may call. It is read strictly, because a misread policy may
-//! allow more than its author meant.
+//! The policy of a tenant: what its gates and its approvals demand, whatever a plan says, which models it may call, and how long
+//! artifacts are kept. It is read strictly, because a misread policy may allow more than its author meant.
 
 use std::ops::RangeInclusive;
 
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::approval::{self, ApprovalPolicy};
+use super::artifact_policy::{self, ArtifactPolicy};
 use super::fields::{self, Fields, Names, Null};
 use super::model_policy::{self, ModelPolicy};
 use super::problem::Problem;
@@ -19,6 +20,7 @@ pub struct Policy {
     pub gates: GatePolicy,
     pub approvals: ApprovalPolicy,
     pub models: ModelPolicy,
+    pub artifacts: ArtifactPolicy,
 }
 
 /// What a policy demands of gates.
@@ -98,7 +100,7 @@ pub enum Sandbox {
 }
 
 /// Fields of a policy.
-pub const FIELDS: &[Names] = &[&["gates"], &["approvals"], &["models"]];
+pub const FIELDS: &[Names] = &[&["gates"], &["approvals"], &["models"], &["artifacts"]];
 /// Fields of `gates`.
 pub const GATE_FIELDS: &[Names] = &[
     &["on_weakening"],
@@ -134,7 +136,8 @@ impl Policy {
             let gates = fields.object("gates", GATE_FIELDS, gates).unwrap_or_default();
             let approvals = fields.object("approvals", approval::POLICY_FIELDS, approval::policy).unwrap_or_default();
             let models = fields.object("models", model_policy::FIELDS, model_policy::models).unwrap_or_default();
-            Some(Self { version: 0, gates, approvals, models })
+            let artifacts = fields.object("artifacts", artifact_policy::FIELDS, artifact_policy::artifacts);
+            Some(Self { version: 0, gates, approvals, models, artifacts: artifacts.unwrap_or_default() })
         })
     }
 }

@@ -91,6 +91,8 @@ words!(
         SessionsCreate = "sessions.create",
         RunsRead = "runs.read",
         ArtifactsRead = "artifacts.read",
+        ArtifactsRestore = "artifacts.restore",
+        ArtifactsDelete = "artifacts.delete",
         PlansCheck = "plans.check",
         RunsCreate = "runs.create",
         RunsControl = "runs.control",

@@ -1,5 +1,6 @@
 //! Cancel, pause, resume, retry.
 
+use super::change_storage::deleted;
 use super::wake;
 use crate::context::Ctx;
 use crate::db::Session;
@@ -23,6 +24,7 @@ pub async fn control_run(
         Controlled::Retried(changes) => (Changed::Retried, changes),
         Controlled::Unchanged(changes) => (Changed::Unchanged, changes),
         Controlled::Conflict { status } => return Err(conflict(control, status)),
+        Controlled::Gone(gone) => return Err(deleted(gone.artifact_id, &gone.storage)),
         Controlled::NotFound => return Err(Error::NotFound(format!("run {id}"))),
     };
     wake(&ctx.queue, changes.ready).await;

@@ -1,11 +1,13 @@
 //! The operations of the control plane. Each calls one transition and sends its wake-ups after the commit.
 
 pub mod attest_decision;
+pub mod change_storage;
 pub mod check_plan;
 pub mod control_run;
 pub mod create_run;
 pub mod decide_gate;
 pub mod finish_step;
+pub mod keep_artifacts;
 pub mod link_gate;
 pub mod queues;
 pub mod seal_runs;

@@ -16,7 +16,7 @@ use crate::db::seal::{self, Left, NewSeal, SealLimits, Unsealed};
 use crate::domain::digest::sha256_hex;
 use crate::domain::provenance::Index;
 use crate::domain::{ArtifactRef, proof};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::signing::{Signer, dsse};
 use crate::telemetry;
 
@@ -190,6 +190,8 @@ async fn documents(ctx: &Ctx, content: &mut Value) -> Result<Value, Error> {
                     document["text"] = text.into();
                 }
                 Ok(Err(_)) => document["omitted"] = json!("not_text"),
+                // Nobody waits for a restore of what the seal does not need.
+                Err(Error::Conflict(Code::ArtifactArchived, _)) => document["omitted"] = json!("archived"),
                 // A retry does not bring it back, and the rest is worth a seal.
                 Err(Error::Conflict(..)) => document["omitted"] = json!("changed"),
                 Err(Error::NotFound(_) | Error::Forbidden(_) | Error::Invalid(_)) => {

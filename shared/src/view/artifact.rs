@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Omitted;
+use crate::domain::artifact_storage::{RestoreTier, StorageState};
 use crate::domain::{ArtifactId, RunId, StepId, TenantId, Timestamp};
 
 /// A stored object. An uploaded one has no run, step and attempt.
@@ -29,6 +30,45 @@ pub struct Artifact {
     pub media_type: String,
     pub metadata: Option<Box<RawValue>>,
     pub created_at: Timestamp,
+    pub storage: ArtifactStorage,
+}
+
+/// Where the bytes of an artifact are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct ArtifactStorage {
+    pub state: StorageState,
+    pub since: Timestamp,
+    /// The end of a copy that can be read.
+    pub restored_until: Option<Timestamp>,
+    /// A restore that goes on, or that made the copy.
+    pub restore: Option<Restore>,
+    /// Who wanted this state: a name, or `policy`. Null if it is hot.
+    pub actor: Option<String>,
+    /// Why, if somebody said so.
+    pub reason: Option<String>,
+    /// What is wrong, since the last time that the sweeper looked.
+    pub problem: Option<String>,
+}
+
+/// A restore that somebody asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct Restore {
+    /// How long the copy can be read, in days.
+    pub days: u32,
+    pub tier: RestoreTier,
+    pub requested_at: Timestamp,
+    /// When the longest restore of this tier is over. The storage does not say how far one is.
+    pub expected_by: Timestamp,
+}
+
+/// A change of where the bytes of an artifact are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct StorageChange {
+    pub id: ArtifactId,
+    pub storage: ArtifactStorage,
 }
 
 /// An artifact in a list. Large metadata is null, and `metadata_omitted` gives its size and address.

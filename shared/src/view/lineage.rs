@@ -16,8 +16,14 @@ impl Lineage {
         let mut text = "digraph lineage {\n  rankdir=LR;\n  node [shape=note];\n".to_owned();
         let quoted = |text: &str| shown(text).replace('\\', "\\\\").replace('"', "\\\"");
         for (at, node) in self.nodes.iter().enumerate() {
-            let style = if node.step_id.is_none() { ", style=dashed" } else { "" };
-            let _ = writeln!(text, "  a{at} [label=\"{}\\n{}\"{style}];", quoted(&node.name), quoted(node.made_by()));
+            let style = match (node.is_gone(), node.step_id) {
+                (true, _) => ", style=dotted, fontcolor=gray40",
+                (false, None) => ", style=dashed",
+                (false, Some(_)) => "",
+            };
+            let (name, made_by) = (quoted(&node.name), quoted(node.made_by()));
+            let storage = node.storage_words().map(|words| format!("\\n{}", quoted(&words))).unwrap_or_default();
+            let _ = writeln!(text, "  a{at} [label=\"{name}\\n{made_by}{storage}\"{style}];");
         }
         for (from, to) in self.pairs() {
             let _ = writeln!(text, "  a{from} -> a{to};");
@@ -31,7 +37,9 @@ impl Lineage {
         let mut text = "flowchart LR\n".to_owned();
         for (at, node) in self.nodes.iter().enumerate() {
             let (open, close) = if node.step_id.is_none() { ("([", "])") } else { ("[", "]") };
-            let _ = writeln!(text, "  a{at}{open}\"{}<br>{}\"{close}", entities(&node.name), entities(node.made_by()));
+            let (name, made_by) = (entities(&node.name), entities(node.made_by()));
+            let storage = node.storage_words().map(|words| format!("<br>{}", entities(&words))).unwrap_or_default();
+            let _ = writeln!(text, "  a{at}{open}\"{name}<br>{made_by}{storage}\"{close}");
         }
         for (from, to) in self.pairs() {
             let _ = writeln!(text, "  a{from} --> a{to}");
@@ -47,6 +55,22 @@ impl Lineage {
 }
 
 impl LineageNode {
+    /// Whether its bytes are deleted.
+    pub fn is_gone(&self) -> bool {
+        self.storage.as_ref().is_some_and(|storage| storage.state.is_gone())
+    }
+
+    /// Where its bytes are, if they cannot be read at once: `deleted 2026-12-01 by ann`, `archived`.
+    pub fn storage_words(&self) -> Option<String> {
+        let storage = self.storage.as_ref()?;
+        if storage.state.is_gone() {
+            let day = storage.since.0.get(..10).unwrap_or_default();
+            let by = storage.actor.as_deref().map(|actor| format!(" by {actor}")).unwrap_or_default();
+            return Some(format!("deleted {day}{by}"));
+        }
+        Some(storage.state).filter(|state| !state.is_readable()).map(|state| state.as_str().to_owned())
+    }
+
     /// The step that made it.
     pub fn made_by(&self) -> &str {
         self.step.as_deref().unwrap_or("uploaded")
@@ -103,6 +127,7 @@ mod tests {
             name: (*name).to_owned(),
             kind: "text".into(),
             hash: String::new(),
+            storage: None,
         };
         let edges = (1..names.len()).map(|at| LineageEdge { from: id(at - 1), to: id(at) });
         let edges = edges.chain([LineageEdge { from: id(77), to: id(0) }]).collect();
@@ -123,6 +148,25 @@ mod tests {
             mermaid,
             "flowchart LR\n  a0([\"site.tar.gz<br>uploaded\"])\n  a1[\"README.md<br>write\"]\n  a0 --> a1\n"
         );
+    }
+
+    #[test]
+    fn a_deleted_artifact_stays_in_the_drawing_as_a_tombstone() {
+        let mut drawn = lineage(&[("site.tar.gz", None), ("README.md", Some("write"))]);
+        let storage = |state: &str| {
+            let since = "2026-12-01T10:00:00+00:00";
+            serde_json::from_value(serde_json::json!({"state": state, "since": since, "actor": "a\"<b>"})).ok()
+        };
+        drawn.nodes[0].storage = storage("deleted");
+        drawn.nodes[1].storage = storage("archived");
+        let (dot, mermaid) = (drawn.to_dot(), drawn.to_mermaid());
+        let tombstone =
+            "a0 [label=\"site.tar.gz\\nuploaded\\ndeleted 2026-12-01 by a\\\"<b>\", style=dotted, fontcolor=gray40];";
+        assert!(dot.contains(tombstone), "{dot}");
+        assert!(dot.contains("a1 [label=\"README.md\\nwrite\\narchived\"];\n  a0 -> a1;"), "{dot}");
+        assert!(mermaid.contains("<br>deleted 2026-12-01 by a#34;#60;b#62;\"])"), "{mermaid}");
+        drawn.nodes[1].storage = storage("restored");
+        assert!(drawn.to_dot().contains("write\"];"), "what can be read needs no words");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::Timestamp;
 use crate::domain::approval::ApprovalPolicy;
+use crate::domain::artifact_policy::ArtifactPolicy;
 use crate::domain::model_policy::ModelPolicy;
 use crate::domain::policy::GatePolicy;
 
@@ -34,6 +35,8 @@ pub struct EffectivePolicy {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schemars(with = "Map<String, Value>"))]
     pub models: ModelPolicy,
+    #[serde(default)]
+    pub artifacts: ArtifactPolicy,
 }
 
 /// A version of a policy, as it was set.

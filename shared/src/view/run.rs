@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ArtifactSummary, Failure, Omitted, Step};
+use super::{ArtifactStorage, ArtifactSummary, Failure, Omitted, Step};
 use crate::domain::{ArtifactId, MicroUsd, RunId, RunStatus, StepId, Timestamp};
 
 /// A run.
@@ -152,6 +152,9 @@ pub struct LineageNode {
     pub kind: String,
     /// sha256 in lower-case hex.
     pub hash: String,
+    /// Where its bytes are. Absent if they can be read at once and nobody wants something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<ArtifactStorage>,
 }
 
 /// `to` was made from `from`.

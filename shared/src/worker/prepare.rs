@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 
 use super::Invocation;
 use crate::context::Ctx;
-use crate::db::step::{self, Claimed, PolicyVersion, Ref, Terms};
+use crate::db::step::{self, Claimed, FoundArtifact, PolicyVersion, Ref, Terms};
 use crate::domain::artifact_inputs::ArtifactInputs;
+use crate::domain::artifact_storage::StorageState;
 use crate::domain::base_origin::BaseOrigin;
 use crate::domain::bounds::Shape;
 use crate::domain::outcome::ArtifactRef;
@@ -22,6 +23,7 @@ use crate::domain::{
     ArtifactId, ClaimedStep, GateDecision, ModelTerms, Outcome, Policy, Problem, StepError, TenantId, Workspace,
 };
 use crate::error::Error;
+use crate::storage;
 use crate::telemetry;
 
 /// The step that the handler gets, or the outcome if that fails.
@@ -114,12 +116,27 @@ async fn find(
     let problems: Vec<_> =
         missing.map(|(path, id)| Problem::new(path.clone(), format!("no artifact has the id {id}"))).collect();
     if problems.is_empty() {
-        return Ok(found.into_iter().collect());
+        if let Some(unreadable) = wanted.iter().filter_map(|id| found.get(id)).find_map(not_readable) {
+            return Err(Box::new(Outcome::failed(unreadable)));
+        }
+        return Ok(found.into_iter().map(|(id, found)| (id, found.artifact)).collect());
     }
     let is_workspace = |path: &str| path.starts_with("inputs.workspace") || path == "inputs.base";
     let code =
         if problems.iter().all(|problem| is_workspace(&problem.path)) { "no_workspace" } else { "invalid_inputs" };
     Err(Box::new(Outcome::failed(StepError { code: code.to_owned(), ..StepError::invalid_inputs(problems) })))
+}
+
+/// Why a step cannot read this artifact. What is about to be deleted can still be read by a run that started before.
+fn not_readable(found: &FoundArtifact) -> Option<StepError> {
+    let id = found.artifact.id;
+    match found.storage {
+        StorageState::Deleted => Some(StepError::new("artifact_deleted", format!("the artifact {id} was deleted"))),
+        StorageState::Archived | StorageState::Restoring => {
+            Some(StepError::new("artifact_archived", storage::archived(id).to_string()))
+        }
+        StorageState::Hot | StorageState::Archiving | StorageState::Restored | StorageState::Deleting => None,
+    }
 }
 
 /// The workspace that the inputs name, else the plan's, with the base that the inputs name.

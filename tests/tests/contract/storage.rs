@@ -8,6 +8,7 @@ use nofx_tests::Lab;
 use nofx_tests::lab::{create_bucket, s3};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use shared::domain::artifact_storage::Seen;
 use shared::domain::{ArtifactId, ArtifactRef, NewArtifact, RunId, StepId, TenantId};
 use shared::error::Error;
 use shared::storage::{ArtifactMeta, StepStore};
@@ -72,6 +73,7 @@ for_each_target!(Ministack as ministack, Localstack as localstack, OwnKeys as ow
     a_signed_upload_stores_the_signed_bytes_and_a_signed_download_returns_them,
     a_signed_upload_of_other_bytes_is_never_readable,
     the_signature_of_an_upload_covers_its_hash,
+    a_deleted_object_is_gone_and_its_neighbours_stay,
 ]);
 
 async fn a_stored_object_is_read_back_and_has_its_hash(target: Target) {
@@ -152,6 +154,21 @@ async fn an_object_that_is_too_large_missing_or_in_another_bucket_has_its_own_er
         let signed = lab.ctx.storage.sign_download(&uri, MINUTE).await;
         assert!(matches!(signed, Err(Error::Forbidden(_))), "{uri}");
     }
+}
+
+async fn a_deleted_object_is_gone_and_its_neighbours_stay(target: Target) {
+    let lab = target.lab_with_bucket().await;
+    let put = async |name: &str| store(&lab, 1).put(name, describe(), b"hello".to_vec()).await.unwrap().uri;
+    let (object, neighbour) = (put("a.txt").await, put("a.txt.more").await);
+    let storage = &lab.ctx.storage;
+    assert_eq!(storage.look(&object).await.unwrap(), Seen::Warm);
+    for _ in 0..2 {
+        storage.delete(&object).await.expect("deleted, and deleted again");
+        assert_eq!(storage.look(&object).await.unwrap(), Seen::Missing);
+    }
+    assert_eq!(storage.look(&neighbour).await.unwrap(), Seen::Warm);
+    let elsewhere = storage.delete("s3://another-bucket/a").await;
+    assert!(matches!(elsewhere, Err(Error::Forbidden(_))), "{elsewhere:?}");
 }
 
 async fn a_missing_bucket_means_that_storage_is_unavailable(target: Target) {

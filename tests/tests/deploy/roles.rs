@@ -14,7 +14,7 @@ use crate::template::{LONG_GATES_QUEUE, function, functions, read, resources, ro
 type Right = (String, String);
 
 /// Every call to AWS in the code, and the action that it needs. A presigned request needs it when it is used.
-const CALLS: [(&str, &str, &str); 13] = [
+const CALLS: [(&str, &str, &str); 18] = [
     ("invoke.rs", "invoke", "lambda:InvokeFunction"),
     ("queue.rs", "delete_message", "sqs:DeleteMessage"),
     ("queue.rs", "receive_message", "sqs:ReceiveMessage"),
@@ -27,11 +27,17 @@ const CALLS: [(&str, &str, &str); 13] = [
     ("signing.rs", "get_public_key", "kms:GetPublicKey"),
     ("signing.rs", "sign", "kms:Sign"),
     ("storage.rs", "get_object", "s3:GetObject"),
+    ("storage/archive.rs", "head_object", "s3:GetObject"),
+    ("storage/archive.rs", "put_object_tagging", "s3:PutObjectTagging"),
+    ("storage/archive.rs", "restore_object", "s3:RestoreObject"),
+    ("storage/archive.rs", "list_object_versions", "s3:ListBucketVersions"),
+    // With a version it needs s3:DeleteObjectVersion too.
+    ("storage/archive.rs", "delete_object", "s3:DeleteObject"),
     ("storage.rs", "put_object", "s3:PutObject"),
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 20] = [
+const USES: [(&str, &[(&str, &str)]); 21] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_attachment(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_view(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
@@ -58,6 +64,26 @@ const USES: [(&str, &[(&str, &str)]); 20] = [
             ("s3:GetObject", "${ArtifactsBucket.Arn}/*"),
             ("s3:ListBucket", "ArtifactsBucket.Arn"),
             ("s3:PutObject", "${ArtifactsBucket.Arn}/tenants/*"),
+        ],
+    ),
+    (
+        "flow::keep_artifacts",
+        &[
+            ("s3:GetObject", "${ArtifactsBucket.Arn}/*"),
+            ("s3:ListBucket", "ArtifactsBucket.Arn"),
+            ("s3:ListBucketVersions", "ArtifactsBucket.Arn"),
+            ("s3:PutObjectTagging", "${ArtifactsBucket.Arn}/tenants/*"),
+            ("s3:RestoreObject", "${ArtifactsBucket.Arn}/tenants/*"),
+            ("s3:DeleteObject", "${ArtifactsBucket.Arn}/tenants/*"),
+            ("s3:DeleteObjectVersion", "${ArtifactsBucket.Arn}/tenants/*"),
+            ("s3:PutObjectTagging", "${ArtifactsBucket.Arn}/workspaces/*"),
+            ("s3:RestoreObject", "${ArtifactsBucket.Arn}/workspaces/*"),
+            ("s3:DeleteObject", "${ArtifactsBucket.Arn}/workspaces/*"),
+            ("s3:DeleteObjectVersion", "${ArtifactsBucket.Arn}/workspaces/*"),
+            ("s3:PutObjectTagging", "${ArtifactsBucket.Arn}/runs/*"),
+            ("s3:RestoreObject", "${ArtifactsBucket.Arn}/runs/*"),
+            ("s3:DeleteObject", "${ArtifactsBucket.Arn}/runs/*"),
+            ("s3:DeleteObjectVersion", "${ArtifactsBucket.Arn}/runs/*"),
         ],
     ),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),
@@ -165,7 +191,7 @@ fn the_role_of_long_gates_allows_what_the_code_of_gate_calls_without_a_runner_fu
 #[test]
 fn every_call_on_a_client_is_in_the_table() {
     let mut found = BTreeSet::new();
-    for file in ["invoke.rs", "queue.rs", "secrets.rs", "signing.rs", "storage.rs"] {
+    for file in ["invoke.rs", "queue.rs", "secrets.rs", "signing.rs", "storage.rs", "storage/archive.rs"] {
         let code: String = read(&format!("shared/src/{file}")).split_whitespace().collect();
         for after in code.split("client.").skip(1) {
             let call: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();

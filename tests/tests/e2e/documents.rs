@@ -138,7 +138,7 @@ impl<'a> Runner<'a> {
         if value["plan"].is_object() {
             let run = self.stack.submit(&value).await;
             self.assert_not_failed(&run, place).await;
-        } else if value["approvals"].is_object() || value["models"].is_object() {
+        } else if value["approvals"].is_object() || value["models"].is_object() || value["artifacts"].is_object() {
             // Under it, the one person of the stack could not decide the gates of later blocks, or a budget would bind them.
             let before = self.stack.get("/policy").await["document"].as_object().cloned().unwrap_or_default();
             for document in [value, before.into()] {

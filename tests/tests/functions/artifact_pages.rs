@@ -256,7 +256,7 @@ async fn of_a_huge_object_only_the_beginning_is_read_and_an_archived_one_is_name
 
     lab.ctx.storage = storage(|sent| refusing(sent, "InvalidObjectState")).await.0;
     let (_, page) = open(&lab, "huge.txt").await;
-    assert!(page.contains("is archived; restore it in the storage first"), "{page}");
+    assert!(page.contains("is archived; restore it first"), "{page}");
     lab.ctx.storage = storage(|sent| refusing(sent, "AccessDenied")).await.0;
     let (_, page) = open(&lab, "huge.txt").await;
     assert!(page.contains("The bytes cannot be read now") && page.contains("not compared"), "{page}");

@@ -35,6 +35,8 @@ mod rules;
 mod run_controls;
 mod run_pages;
 mod shapes;
+mod storage;
+mod storage_readers;
 mod submit;
 mod terminals;
 mod timelines;

@@ -175,6 +175,14 @@ async fn responses_about_a_run() {
     let sql = "update nofx.artifact set metadata = jsonb_build_object('text', repeat('x', 20000))";
     lab.admin.execute(sql, &[]).await.expect("make the metadata large");
     snapshot.add("GET /runs/{id}/artifacts, large", &api.get(&format!("{run}/artifacts?limit=1")).await);
+    let artifact = format!("/artifacts/{artifact}");
+    let restore = json!({"days": 7, "actor": "ann"});
+    snapshot.add("restore, hot", &api.post(&format!("{artifact}/restore"), &restore).await);
+    let reason = json!({"reason": "it has a secret", "actor": "ann"}).to_string();
+    snapshot.add("delete artifact", &api.send("DELETE", &artifact, &[], Some(reason)).await);
+    snapshot.add("restore, deleted", &api.post(&format!("{artifact}/restore"), &restore).await);
+    snapshot.add("download, deleted", &api.get(&format!("{artifact}/download")).await);
+    snapshot.add("GET /runs/{id}/lineage, deleted", &api.get(&format!("{run}/lineage")).await);
     snapshot.compare("run");
 }
 

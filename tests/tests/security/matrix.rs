@@ -158,7 +158,9 @@ impl Objects {
             json!({ "role": "viewer", "name": "a member" })
         } else if path == "/gates/{id}/links" {
             json!({ "for": self.member })
-        } else if path.starts_with("/gates/") {
+        } else if path == "/artifacts/{id}/restore" {
+            json!({ "days": 1 })
+        } else if path.starts_with("/gates/") || path == "/artifacts/{id}" {
             json!({ "reason": "a test" })
         } else {
             json!({})

@@ -14,7 +14,10 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 20] = [
+const WORKER: [&str; 23] = [
+    "artifact_record",
+    "artifacts_plan",
+    "artifacts_take",
     "artifact_origin",
     "artifacts_find",
     "attempt_is_live",
@@ -37,7 +40,10 @@ const WORKER: [&str; 20] = [
     "sweep_wakeups",
 ];
 /// The functions that api and approvals call.
-const API: [&str; 36] = [
+const API: [&str; 39] = [
+    "artifact_delete",
+    "artifact_restore",
+    "artifact_storage_json",
     "approval_rules",
     "artifact_upload",
     "audit_export",

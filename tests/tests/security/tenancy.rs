@@ -78,6 +78,10 @@ async fn fill(lab: &mut Lab, tenant: &str) {
                insert into nofx.llm_cooldown (tenant_id, deployment, until, kind, reason, started_at)
                values ($1, 'd', now() + interval '1 h', 'transient', '503', now())";
     lab.admin.execute(sql, &[&tenant, &run.0]).await.unwrap();
+    let sql = "with pass as (insert into nofx.artifact_pass (tenant_id, policy_version, next_at) values ($1, 0, now()))
+               insert into nofx.artifact_storage (artifact_id, tenant_id, state, since, actor)
+               select a.id, a.tenant_id, 'archived', now(), 'policy' from nofx.artifact a where a.run_id = $2 limit 1";
+    assert_eq!(lab.admin.execute(sql, &[&tenant, &run.0]).await.unwrap(), 1);
     let sql = "insert into nofx.jwks (tenant_id, issuer, document, fetched_at) values ($1, 'https://issuer.test', '{}', now())";
     lab.admin.execute(sql, &[&tenant]).await.unwrap();
     let sql =

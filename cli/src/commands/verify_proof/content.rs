@@ -135,6 +135,11 @@ fn artifacts(content: &Value, report: &mut Report) {
     }
     let own = items(content, "artifacts").iter().filter(|artifact| artifact["is_own"] == true).count();
     report.check("artifacts", format!("{own} of the run, {} that it took", ids.len() - own));
+    for artifact in items(content, "artifacts").iter().filter(|artifact| artifact["deleted_at"].is_string()) {
+        let day = text(&artifact["deleted_at"]).get(..10).unwrap_or_default();
+        let name = text(&artifact["name"]);
+        report.doubt("bytes_deleted", &format!("The bytes of {name} were deleted on {day}: no file can be compared."));
+    }
     if own > 0 {
         report.doubt(
             "files_not_included",

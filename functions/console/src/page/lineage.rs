@@ -91,6 +91,7 @@ fn made_from(base: Base, drawn: &Lineage) -> Markup {
                     a href=(base.to(&format!("artifacts/{}", node.id))) { bdi { (visible(&node.name)) } }
                     span.note {
                         @let parents = parents(node);
+                        @if let Some(words) = node.storage_words() { (visible(&words)) ", " }
                         @if parents.is_empty() { (visible(node.made_by())) }
                         @else {
                             (visible(node.made_by())) ", from "
@@ -150,6 +151,7 @@ mod tests {
             name: name.into(),
             kind: "text".into(),
             hash: String::new(),
+            storage: None,
         }
     }
 

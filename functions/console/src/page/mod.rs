@@ -25,6 +25,7 @@ mod next;
 mod parts;
 mod policy;
 mod policy_approvals;
+mod policy_artifacts;
 mod policy_models;
 mod rules;
 mod run;
@@ -37,7 +38,7 @@ mod unrecorded;
 mod usage;
 mod weakening;
 
-pub use artifact::{ArtifactPage, Stored as StoredArtifact, Unreadable, artifact_page};
+pub use artifact::{ArtifactPage, RefusedStorage, Stored as StoredArtifact, Unreadable, artifact_page};
 pub use audit::{AuditList, audit_page};
 pub use costs::costs_page;
 pub use decision::{Content, DecisionPage, Refusal, Refused, decision_page};

@@ -14,7 +14,7 @@ use super::format;
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{actor_field, blank, facts, fold, head, many, notice, section, time};
 use super::source::visible;
-use super::{policy_approvals, policy_models};
+use super::{policy_approvals, policy_artifacts, policy_models};
 
 /// The policy, and how to show it.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,7 @@ fn demands(document: &Map<String, Value>) -> Markup {
         (table("demands", "What gates demand", &rows(&policy.gates), &set))
         (table("approvals", "What approvals demand", &policy_approvals::rows(&policy.approvals), &set))
         (table("models", "Models and money", &policy_models::rows(&policy.models), &set))
+        (table("artifacts", "How long artifacts are kept", &policy_artifacts::rows(&policy.artifacts), &set))
     }
 }
 

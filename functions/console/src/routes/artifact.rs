@@ -1,25 +1,30 @@
-//! Artifacts, and their downloads.
+//! Artifacts, their downloads, restores and deletions.
 
 use std::time::Duration;
 
 use axum::extract::Path;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use shared::db::artifact;
 use shared::db::console::{self, ArtifactDetail};
+use shared::domain::artifact_storage::{MAX_REASON_CHARS, RESTORE_DAYS, RestoreTier};
+use shared::domain::fields::{Fields, Most};
+use shared::domain::hidden::Lines;
 use shared::domain::{ArtifactId, ArtifactRef};
-use shared::error::Error;
-use shared::http::{Query, id_param};
+use shared::error::{Code, Error};
+use shared::flow::change_storage::{Changed, check_readable, delete_artifact, restore_artifact};
+use shared::http::{self, ACTOR, Form, Query, REASON, id_param};
 use shared::storage::Beginning;
 use shared::{signing, telemetry};
 
 use super::Visit;
 use super::document::MAX_BYTES;
-use super::failure;
+use super::{failure, redirect, show};
 use crate::archive::Listing;
 use crate::content::Content;
-use crate::page::{self, ArtifactPage, Base, StoredArtifact as Stored, Unreadable};
+use crate::page::{self, ArtifactPage, Base, RefusedStorage, StoredArtifact as Stored, Unreadable};
 use crate::signature::{self, Signature};
+use crate::{csrf, viewer};
 
 /// How long a signed URL is valid.
 const SIGNED_URL_LIFETIME: Duration = Duration::from_mins(5);
@@ -29,17 +34,100 @@ const PREVIEW_BYTES: u64 = 64 * 1024;
 const LARGE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// `GET /ui/artifacts/{id}`.
-pub async fn page(visit: Visit, Path(id): Path<String>) -> Response {
-    let detail = match find(&visit, &id).await {
-        Ok(detail) => detail,
-        Err(error) => return failure(Base::RUN, &error),
+pub async fn page(visit: Visit, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    show_page(&visit, &headers, &id, Base::RUN, None, StatusCode::OK).await
+}
+
+/// `POST /ui/artifacts/{id}/restore`: redirects to the artifact (303), or shows it with the reason why not.
+pub async fn restore(visit: Visit, Path(id): Path<String>, headers: HeaderMap, form: Form) -> Response {
+    change(&visit, &id, &headers, &form, "restore", async |id| {
+        let (days, tier, actor) = form.read(&[&["days"], &["tier"], ACTOR, &["csrf"]], |fields| {
+            let days = fields.read("days", |text| {
+                let days = text.as_str().and_then(|text| text.parse::<u32>().ok());
+                days.filter(|days| RESTORE_DAYS.contains(&u64::from(*days))).ok_or_else(|| {
+                    format!("must be a whole number from {} to {}", RESTORE_DAYS.start(), RESTORE_DAYS.end())
+                })
+            });
+            let tier = fields.read("tier", |text| {
+                let tier = text.as_str().and_then(RestoreTier::parse);
+                tier.ok_or_else(|| "must be one of the choices".to_owned())
+            });
+            fields.require(&["days"]);
+            Some((days?, tier.unwrap_or_default(), named(fields)))
+        })?;
+        restore_artifact(&visit.session, id, &actor, days, tier).await
+    })
+    .await
+}
+
+/// `POST /ui/artifacts/{id}/delete`: redirects to the artifact (303), or shows it with the reason why not.
+pub async fn delete(visit: Visit, Path(id): Path<String>, headers: HeaderMap, form: Form) -> Response {
+    change(&visit, &id, &headers, &form, "delete", async |id| {
+        let (reason, actor) = form.read(&[REASON, ACTOR, &["csrf"]], |fields| {
+            fields.require(&["reason"]);
+            let reason = fields.readable("reason", Most::Chars(MAX_REASON_CHARS), Lines::Many).map(str::to_owned);
+            Some((reason?, named(fields)))
+        })?;
+        delete_artifact(&visit.session, id, &actor, &reason).await
+    })
+    .await
+}
+
+/// Who acts. A session says it, otherwise the form does.
+fn named(fields: &mut Fields<'_, '_>) -> String {
+    if !viewer::is_known() {
+        fields.require(&["actor"]);
+    }
+    http::actor(fields)
+}
+
+async fn change(
+    visit: &Visit,
+    id: &str,
+    headers: &HeaderMap,
+    form: &Form,
+    verb: &'static str,
+    act: impl AsyncFnOnce(ArtifactId) -> Result<Changed, Error>,
+) -> Response {
+    let base = Base::GATE;
+    if let Err(sentence) = csrf::check(headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
+        return failure(base, &Error::Forbidden(sentence.to_owned()));
+    }
+    let artifact: ArtifactId = match id_param("artifact", id) {
+        Ok(id) => id,
+        Err(error) => return failure(base, &error),
     };
-    let (stored, signature) = futures::join!(stored(&visit, &detail), signature(&visit, &detail));
+    let (error, status) = match act(artifact).await {
+        Ok(_) => return redirect(&base.to(&format!("artifacts/{artifact}"))),
+        Err(error @ Error::Invalid(_)) => (error, StatusCode::BAD_REQUEST),
+        Err(error @ Error::Conflict(..)) => (error, StatusCode::CONFLICT),
+        Err(error) => return failure(base, &error),
+    };
+    let why = error.to_string();
+    let refused = RefusedStorage { verb, actor: form.text("actor"), reason: form.text("reason"), why: &why };
+    show_page(visit, headers, id, base, Some(refused), status).await
+}
+
+async fn show_page(
+    visit: &Visit,
+    headers: &HeaderMap,
+    id: &str,
+    base: Base,
+    refused: Option<RefusedStorage<'_>>,
+    status: StatusCode,
+) -> Response {
+    let detail = match find(visit, id).await {
+        Ok(detail) => detail,
+        Err(error) => return failure(base, &error),
+    };
+    let (stored, signature) = futures::join!(stored(visit, &detail), signature(visit, &detail));
     // A row says more than an error page.
-    let stored = stored.map_err(unreadable);
-    let shown =
-        ArtifactPage { base: Base::RUN, detail: &detail, stored: stored.as_ref(), signature: signature.as_ref() };
-    let mut response = Html(page::artifact_page(&shown)).into_response();
+    let stored = stored.map_err(|error| unreadable(&detail, error));
+    let mut response = show(headers, |token| {
+        let (stored, signature) = (stored.as_ref(), signature.as_ref());
+        page::artifact_page(&ArtifactPage { base, token, detail: &detail, refused, stored, signature })
+    });
+    *response.status_mut() = status;
     let policy = stored.ok().and_then(|stored| stored.image_url).and_then(|url| crate::policy_with_images(&url));
     if let Some(policy) = policy.and_then(|policy| HeaderValue::try_from(policy).ok()) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -53,9 +141,14 @@ async fn find(visit: &Visit, id: &str) -> Result<ArtifactDetail, Error> {
     detail.ok_or_else(|| Error::NotFound(format!("artifact {id}")))
 }
 
-fn unreadable(error: Error) -> Unreadable {
+fn unreadable(detail: &ArtifactDetail, error: Error) -> Unreadable {
     match error {
         Error::NotFound(_) => Unreadable::Gone,
+        Error::Conflict(Code::ArtifactArchived | Code::ArtifactDeleted, _) if !detail.storage.state.is_readable() => {
+            Unreadable::Stored
+        }
+        // The storage has moved it, and the row does not say so yet.
+        Error::Conflict(Code::ArtifactArchived, why) => Unreadable::Refused(why),
         Error::Conflict(..) => Unreadable::Changed,
         Error::Forbidden(why) => Unreadable::Refused(why),
         error => {
@@ -69,6 +162,7 @@ fn unreadable(error: Error) -> Unreadable {
 /// of files is spread over it.
 async fn stored(visit: &Visit, detail: &ArtifactDetail) -> Result<Stored, Error> {
     let artifact = &detail.artifact;
+    check_readable(artifact.id, &detail.storage)?;
     let limit = if detail.signed.is_some() && artifact.size_bytes <= MAX_BYTES { MAX_BYTES } else { PREVIEW_BYTES };
     let beginning = visit.ctx.storage.read_start(artifact, limit).await?;
     let (mut is_verified, mut read_bytes) = (beginning.is_whole, beginning.bytes.len() as u64);
@@ -111,7 +205,7 @@ async fn signature(visit: &Visit, detail: &ArtifactDetail) -> Option<Signature> 
 async fn checked(visit: &Visit, attestation: &ArtifactRef, evidence: Option<&str>) -> Result<Signature, Error> {
     let envelope = match visit.ctx.storage.get(attestation, MAX_BYTES).await {
         Ok(envelope) => envelope,
-        Err(error @ Error::Conflict(..)) => return Ok(Signature::Wrong(error.to_string())),
+        Err(error @ Error::Conflict(Code::ArtifactChanged, _)) => return Ok(Signature::Wrong(error.to_string())),
         Err(error) => return Err(error),
     };
     let keys = signing::public_keys(&visit.ctx.config.signing, &visit.ctx.sdk).await?;
@@ -130,6 +224,7 @@ async fn sign(visit: &Visit, id: &str) -> Result<String, Error> {
     let id: ArtifactId = id_param("artifact", id)?;
     let row = artifact::artifact_fetch(&visit.session, id).await?;
     let row = row.ok_or_else(|| Error::NotFound(format!("artifact {id}")))?;
+    check_readable(row.id, &row.storage)?;
     let signed = visit.ctx.storage.sign_attachment(&row.uri, &row.name, SIGNED_URL_LIFETIME).await?;
     Ok(signed.url)
 }

@@ -119,7 +119,7 @@ pub fn failure(base: Base, error: &Error) -> Response {
         Error::NotFound(_) => {
             (StatusCode::NOT_FOUND, "Not found", Some("It does not exist, or it belongs to another tenant."))
         }
-        Error::Conflict(Code::LinkUsed, _) => (StatusCode::GONE, "No longer valid", None),
+        Error::Conflict(Code::LinkUsed | Code::ArtifactDeleted, _) => (StatusCode::GONE, "No longer valid", None),
         Error::Conflict(..) | Error::GateChanged(_) => (StatusCode::CONFLICT, "Conflict", None),
         Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "Not logged in", None),
         Error::Forbidden(_) | Error::NotPermitted(_) | Error::Excluded(..) => {

@@ -7,6 +7,7 @@ use shared::db::console;
 use shared::db::policy::{self, NewPolicy, PolicySet};
 use shared::domain::Policy;
 use shared::error::Error;
+use shared::flow::change_storage::check_policy;
 use shared::http::{ACTOR, Form, Query, REASON, Sender, actor, reason, sender};
 
 use super::{Visit, failure, not_recorded, redirect, show};
@@ -77,7 +78,7 @@ async fn record(visit: &Visit, form: &Form) -> Result<PolicySet, Error> {
             if !viewer::is_known() {
                 fields.require(&["actor"]);
             }
-            let document = fields.read("document", |text| read(text.as_str().unwrap_or_default()));
+            let document = fields.read("document", |text| read(text.as_str().unwrap_or_default(), visit));
             let version = fields.read("version", |text| {
                 let version = text.as_str().and_then(|text| text.parse::<u32>().ok());
                 version.ok_or_else(|| "must be the number of a version".to_owned())
@@ -93,12 +94,15 @@ async fn record(visit: &Visit, form: &Form) -> Result<PolicySet, Error> {
 }
 
 /// A document in JSON or YAML that is a policy.
-fn read(text: &str) -> Result<Value, String> {
+fn read(text: &str, visit: &Visit) -> Result<Value, String> {
     let document = plan_text::value(&text.replace("\r\n", "\n")).map_err(|problems| {
         problems.first().map(|problem| format!("line {}: {}", problem.line, problem.message)).unwrap_or_default()
     })?;
     match Policy::parse(&document, "") {
-        Ok(_) => Ok(document),
+        Ok(policy) => match check_policy(&policy, visit.ctx.config.artifacts.can_archive(), "") {
+            Ok(()) => Ok(document),
+            Err(problem) => Err(Error::from(problem).to_string()),
+        },
         Err(problems) => Err(Error::Invalid(problems).to_string()),
     }
 }

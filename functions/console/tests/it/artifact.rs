@@ -2,7 +2,7 @@
 
 use console::archive::{End, Listing, PackedFile};
 use console::content::{Content, Image};
-use console::page::{ArtifactPage, Base, StoredArtifact as Stored, Unreadable, artifact_page};
+use console::page::{ArtifactPage, Base, RefusedStorage, StoredArtifact as Stored, Unreadable, artifact_page};
 use console::signature::{Signature, Signed, Subject};
 use serde_json::{Value, json};
 use shared::db::console::ArtifactDetail;
@@ -29,9 +29,17 @@ pub fn artifact(text: &str, kind: &str) -> ArtifactDetail {
         "nodes": [near(&here), near(&parent), near(&child)],
         "edges": [{"from": parent, "to": here}, {"from": here, "to": child}], "truncated": true,
         "signed": (kind.starts_with("gate_")).then(|| json!({"attestation": reference(&child), "evidence": reference(&here)})),
-        "waiting": 3
+        "waiting": 3, "storage": storage("hot", text),
     });
     serde_json::from_value(detail).expect("an artifact")
+}
+
+/// Where the bytes of an artifact are, with `text` in every text field.
+fn storage(state: &str, text: &str) -> Value {
+    let at = "2026-11-23T10:00:00Z";
+    let restore = json!({"days": 7, "tier": "bulk", "requested_at": at, "expected_by": at});
+    json!({"state": state, "since": at, "restored_until": at, "restore": restore, "actor": text, "reason": text,
+           "problem": text})
 }
 
 pub fn stored(content: Content) -> Stored {
@@ -39,7 +47,7 @@ pub fn stored(content: Content) -> Stored {
 }
 
 pub fn page(detail: &ArtifactDetail, stored: Result<&Stored, &Unreadable>, signature: Option<&Signature>) -> String {
-    artifact_page(&ArtifactPage { base: Base::RUN, detail, stored, signature })
+    artifact_page(&ArtifactPage { base: Base::RUN, token: "t", detail, refused: None, stored, signature })
 }
 
 fn listing(text: &str, end: End) -> Listing {
@@ -77,7 +85,19 @@ fn pages(text: &str) -> Vec<String> {
     let of_gates = signatures
         .iter()
         .flat_map(|signature| [&evidence, &attestation].map(|detail| page(detail, Ok(&content), Some(signature))));
-    shown.chain(unreadable).chain(of_gates).collect()
+    let archived = ["archiving", "archived", "restoring", "restored", "deleting", "deleted"].map(|state| {
+        let kept = ArtifactDetail {
+            storage: serde_json::from_value(storage(state, text)).expect("a storage"),
+            ..artifact(text, "text")
+        };
+        let refused = ["restore", "delete"].map(|verb| RefusedStorage { verb, actor: text, reason: text, why: text });
+        refused.map(|refused| {
+            let (base, stored) = (Base::GATE, Err(&Unreadable::Stored));
+            let (token, refused) = ("t", Some(refused));
+            artifact_page(&ArtifactPage { base, token, detail: &kept, refused, stored, signature: None })
+        })
+    });
+    shown.chain(unreadable).chain(of_gates).chain(archived.into_iter().flatten()).collect()
 }
 
 #[test]

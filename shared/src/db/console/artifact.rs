@@ -10,7 +10,7 @@ use crate::db::row;
 use crate::db::session::Session;
 use crate::domain::{ArtifactId, ArtifactRef, RunId, Timestamp};
 use crate::error::Error;
-use crate::view::{LineageEdge, LineageNode};
+use crate::view::{ArtifactStorage, LineageEdge, LineageNode};
 
 /// Generations of ancestors and of descendants that are read.
 pub const GENERATIONS: usize = 2;
@@ -44,6 +44,7 @@ pub struct ArtifactDetail {
     /// Whether these generations have more artifacts on one side, or more edges, than were read.
     pub truncated: bool,
     pub signed: Option<Signed>,
+    pub storage: ArtifactStorage,
     /// Pending gates of the tenant, counted up to 100.
     pub waiting: u64,
 }
@@ -85,10 +86,12 @@ pub async fn artifact_detail_fetch(session: &Session, id: ArtifactId) -> Result<
              union select d.id from (select d.id from down d limit {NODES} + 1) d
          ), node as materialized (
              select a.id, a.created_at, a.run_id, a.step_id, s.name as step, s.ordinal, a.attempt,
-                    left(a.name, 200) as name, left(a.type, 200) as type, a.hash
+                    left(a.name, 200) as name, left(a.type, 200) as type, a.hash,
+                    nofx.artifact_storage_json(k) as storage
                from near n
                join nofx.artifact a on a.id = n.id and a.tenant_id = $1
                left join nofx.step s on s.id = a.step_id
+               left join nofx.artifact_storage k on k.artifact_id = a.id and k.tenant_id = $1
          ), edge as materialized (
              select e.parent_id, e.child_id
                from nofx.artifact_edge e
@@ -104,9 +107,10 @@ pub async fn artifact_detail_fetch(session: &Session, id: ArtifactId) -> Result<
                 (select count(*) from (select from up limit {NODES} + 1) u) > {NODES}
                     or (select count(*) from (select from down limit {NODES} + 1) d) > {NODES}
                     or (select count(*) from edge) > {EDGES} as truncated,
-                {SIGNED},
+                {SIGNED}, coalesce(nofx.artifact_storage_json(h), jsonb_build_object('state', 'hot', 'since', o.created_at)) as storage,
                 {WAITING} as waiting
            from nofx.artifact o
+           left join nofx.artifact_storage h on h.artifact_id = o.id and h.tenant_id = $1
            left join nofx.run r on r.id = o.run_id
            left join nofx.step s on s.id = o.step_id
           cross join lateral (select o.metadata::text as metadata offset 0) value

@@ -264,6 +264,7 @@ impl<'a> Postgres<'a> {
                 Controlled::Unchanged(changes) => ("unchanged", changes),
                 Controlled::Conflict { .. } => return Answer::of("conflict"),
                 Controlled::NotFound => return Answer::of("not_found"),
+                Controlled::Gone(_) => return Answer::of("gone"),
             };
         Answer { wakes: self.named(&changes.ready), ..Answer::of(result) }
     }

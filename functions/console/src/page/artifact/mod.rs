@@ -1,6 +1,7 @@
 //! An artifact: what it holds, who made it, what it was made from, and what vouches for it.
 
 mod preview;
+mod storage;
 mod verification;
 
 use std::collections::HashSet;
@@ -20,6 +21,8 @@ use crate::archive::Listing;
 use crate::content::Content;
 use crate::signature::Signature;
 
+pub use storage::RefusedStorage;
+
 /// Digits of an id that name it in a line.
 const SHORT: usize = 8;
 
@@ -27,7 +30,11 @@ const SHORT: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub struct ArtifactPage<'a> {
     pub base: Base,
+    /// The token for forms.
+    pub token: &'a str,
     pub detail: &'a ArtifactDetail,
+    /// A restore or a deletion that was not done.
+    pub refused: Option<RefusedStorage<'a>>,
     /// What it holds, or why it cannot be read.
     pub stored: Result<&'a Stored, &'a Unreadable>,
     /// Of the evidence or the attestation of a gate.
@@ -60,6 +67,8 @@ pub enum Unreadable {
     Refused(String),
     /// The storage does not answer, or does not let this function read.
     Away,
+    /// They are archived or deleted, as recorded.
+    Stored,
 }
 
 /// `GET /ui/artifacts/{id}`.
@@ -69,6 +78,8 @@ pub fn artifact_page(page: &ArtifactPage<'_>) -> String {
         (title(page))
         div.columns {
             div {
+                @if let Some(refused) = &page.refused { (storage::refused(refused)) }
+                (storage::notices(&page.detail.storage))
                 (verification::notices(page))
                 (verification::statement(page))
                 @if let Ok(stored) = page.stored { (preview::preview(page, stored)) }
@@ -77,6 +88,7 @@ pub fn artifact_page(page: &ArtifactPage<'_>) -> String {
             }
             aside aria-label="Facts of the artifact" {
                 (known(page))
+                (storage::storage(page))
                 (verification::verification(page))
             }
         }
@@ -123,7 +135,7 @@ fn download(page: &ArtifactPage<'_>) -> Option<Markup> {
         Err(Unreadable::Changed) => {
             Some(html! { a.button href=(href) { (icon("down", "")) "Download what is there" } })
         }
-        Err(Unreadable::Gone | Unreadable::Refused(_)) => None,
+        Err(Unreadable::Gone | Unreadable::Refused(_) | Unreadable::Stored) => None,
     }
 }
 

@@ -33,6 +33,7 @@ fn unreadable(page: &ArtifactPage<'_>, why: &Unreadable) -> Markup {
         Unreadable::Refused(why) => html! {
             p { strong { "The storage refuses to return the bytes." } " " bdi { (visible(why)) } "." }
         },
+        Unreadable::Stored => return html! {},
         Unreadable::Away => html! {
             p { strong { "The bytes cannot be read now." } " The storage does not answer, or it refuses this console. The log has the cause." }
             p { a href="" { "Try again" } }
@@ -40,7 +41,7 @@ fn unreadable(page: &ArtifactPage<'_>, why: &Unreadable) -> Markup {
     };
     match why {
         Unreadable::Gone | Unreadable::Changed => notice("bad", "bad", "alert", &body),
-        Unreadable::Refused(_) | Unreadable::Away => notice("warn", "decide", "alert", &body),
+        Unreadable::Refused(_) | Unreadable::Away | Unreadable::Stored => notice("warn", "decide", "alert", &body),
     }
 }
 
@@ -129,7 +130,7 @@ fn compared(page: &ArtifactPage<'_>) -> (Look, String) {
             Look { symbol: "bad", tone: "bad", word: "The bytes do not match the record." },
             "Their size or their sha256 is another one.".into(),
         ),
-        Err(Unreadable::Refused(_) | Unreadable::Away) => {
+        Err(Unreadable::Refused(_) | Unreadable::Away | Unreadable::Stored) => {
             (quiet("The sha256 was not compared."), "The bytes cannot be read now.".into())
         }
     }
