@@ -1,5 +1,6 @@
 -- The cache of answers: finds earlier answers by the key that codegen records, and what was saved. Shows what a streamed answer has so far. A claim
--- reads the terms of model calls only for codegen. A kept prompt is no part of what a repair starts from.
+-- reads the terms of model calls only for codegen. What a model made and does not fit the
+-- workspace starts a repair too; a kept prompt is no part of what it starts from.
 
 -- Shorter than deadlock_timeout: if a reader and this file wait for each other, this file fails, and can be applied again.
 set local lock_timeout = '500ms';
@@ -25,8 +26,8 @@ grant select on nofx.llm_progress to nofx_api;
 
 -- Copies of the files in functions/. Change those files, not this one.
 
--- functions/llm_cache.sql sha256=c36f744633a9688e38fca0ab7388cdf61303d20abbb97923d3f4f46f28d68d2b
--- Finds an earlier answer of a model. Only steps `codegen` that ask for the cache record keys, and no client writes metadata.
+-- functions/llm_cache.sql sha256=659f516f8f5f5e5f2c91ad84421189a05adfcc4936b5bbb7949929f15a307783
+-- Finds an earlier answer of a model whose bytes are neither archived nor deleted. Only steps `codegen` that ask for the cache record keys, and no client writes metadata.
 -- p: {tenant_id, key, max_age_s}
 -- -> {found: {artifact: as nofx.artifact_ref, run_id, metadata, age_s, cost_usd_micros}}, where found is null without one, and the cost without
 -- a price
@@ -45,6 +46,7 @@ as $$
           join nofx.step s on s.id = any (array[a.step_id])
          where a.tenant_id = p ->> 'tenant_id' and a.metadata ? 'cache_key' and a.metadata ->> 'cache_key' = p ->> 'key'
            and a.created_at > clock_timestamp() - make_interval(secs => (p ->> 'max_age_s')::integer)
+           and not exists (select from nofx.artifact_storage t where t.artifact_id = a.id)
            and s.tenant_id is not distinct from a.tenant_id and s.tool = 'codegen'
          order by a.created_at desc, a.id desc limit 1))
 $$;
@@ -538,10 +540,11 @@ as $$ select nofx.claims_json(p_steps, p_refs_bytes, false) $$;
 revoke execute on function nofx.step_refs(uuid, text[], text[], integer), nofx.step_terms(text, uuid, integer),
     nofx.claims_json(uuid[], integer, boolean), nofx.steps_claimed(uuid[], integer) from public;
 
--- functions/steps_repair.sql sha256=ab605261969148a246ba7e41224ef70d810dc8e0de9de4697e9dfbe5631643a9
--- Repair loops. A gate failed that a step repairs: the step and everything after it run again, and the step gets what the gate found.
+-- functions/steps_repair.sql sha256=45a8867625494ec14506c67f075ba81e9480cf428a217debf2fe16ec0eaf7392
+-- Repair loops. A gate failed that a step repairs, or what the step made does not fit the workspace that another one writes: the step and
+-- everything after it run again, and the step gets what was found.
 
--- Starts the loops of p_failed, steps whose gates have just failed. A loop starts only if its step has an attempt left and nothing else of the
+-- Starts the loops of p_failed, steps that have just failed. A loop starts only if its step has an attempt left and nothing else of the
 -- run failed. The step becomes ready; everything after it waits again, what runs is fenced, and what people decided about it is asked again.
 -- The caller holds the runs' locks, and settles the changes together with those of the failures.
 -- -> the runs that go on, the steps that start again, and the changes
@@ -563,8 +566,12 @@ begin
                g.id as gate_id, g.name as gate, g.attempt as gate_attempt, g.error
           from nofx.step g
           join nofx.run r on r.id = any (array[g.run_id])
-          join nofx.step s on s.run_id = g.run_id and s.repair -> 'gates' ? g.name
-         where g.id = any (p_failed) and g.status = 'failed' and g.error ->> 'code' = 'gate_failed'
+          join nofx.step s on s.run_id = g.run_id
+               and case g.error ->> 'code'
+                   when 'gate_failed' then s.repair -> 'gates' ? g.name
+                   when 'changes_refused' then g.tool = 'workspace:write' and s.repair is not null and s.name = any (g.refs)
+                   else false end
+         where g.id = any (p_failed) and g.status = 'failed'
            and s.status = 'succeeded' and s.repairs + 1 < (s.repair ->> 'max_attempts')::integer
            and r.failure is null and r.cancelled_at is null
          order by s.run_id, s.id, g.ordinal
