@@ -130,7 +130,7 @@ fn changed(change: &StorageChange, format: Format) -> Result<()> {
 fn described(artifact: &Artifact) -> String {
     let mut text = String::new();
     for (name, value) in [
-        ("name", printable(&artifact.name).to_string()),
+        ("name", printable(&artifact.name)),
         ("type", format!("{}, {}", printable(&artifact.kind), printable(&artifact.media_type))),
         ("size", size(artifact.size_bytes)),
         ("sha256", artifact.hash.clone()),

@@ -20,8 +20,8 @@ async fn main() -> Result<(), Error> {
 /// Recovery comes first: open runs matter more than proofs of ended ones, and both more than what old artifacts cost.
 async fn work(ctx: &Ctx, sealer: &Sealer) -> Result<Report, shared::error::Error> {
     let report = sweep(ctx).await;
-    let sealed = seal_runs(ctx, sealer).await;
+    let proofs = seal_runs(ctx, sealer).await;
     keep_artifacts(ctx).await?;
-    sealed?;
+    proofs?;
     report
 }

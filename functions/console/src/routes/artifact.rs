@@ -148,9 +148,8 @@ fn unreadable(detail: &ArtifactDetail, error: Error) -> Unreadable {
             Unreadable::Stored
         }
         // The storage has moved it, and the row does not say so yet.
-        Error::Conflict(Code::ArtifactArchived, why) => Unreadable::Refused(why),
+        Error::Conflict(Code::ArtifactArchived, why) | Error::Forbidden(why) => Unreadable::Refused(why),
         Error::Conflict(..) => Unreadable::Changed,
-        Error::Forbidden(why) => Unreadable::Refused(why),
         error => {
             telemetry::report(&error, "read an artifact");
             Unreadable::Away

@@ -90,7 +90,10 @@ fn pages(text: &str) -> Vec<String> {
             storage: serde_json::from_value(storage(state, text)).expect("a storage"),
             ..artifact(text, "text")
         };
-        let refused = ["restore", "delete"].map(|verb| RefusedStorage { verb, actor: text, reason: text, why: text });
+        // What somebody typed goes back into its field as it is.
+        let typed = text.replace(['\u{202e}', '\u{200b}', '\u{1b}'], "");
+        let refusal = |verb| RefusedStorage { verb, actor: &typed, reason: &typed, why: text };
+        let refused = ["restore", "delete"].map(refusal);
         refused.map(|refused| {
             let (base, stored) = (Base::GATE, Err(&Unreadable::Stored));
             let (token, refused) = ("t", Some(refused));
