@@ -120,7 +120,7 @@ async fn complete(
     let usage = usage(&request, &text);
     if request.stream {
         let pause = Duration::from_millis(named.ms_per_line);
-        return Ok(Sse::new(chunks(named.name, &text, &usage, pause)).into_response());
+        return Ok(Sse::new(chunks(&named.name, &text, &usage, pause)).into_response());
     }
     let choice = json!({ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" });
     let answer = json!({ "object": "chat.completion", "model": named.name, "choices": [choice], "usage": usage });
@@ -129,7 +129,7 @@ async fn complete(
 
 /// The events of a streamed answer: a chunk for each line, the end, the usage, and `[DONE]`.
 fn chunks(
-    model: String,
+    model: &str,
     text: &str,
     usage: &Value,
     pause: Duration,
