@@ -1,7 +1,7 @@
 //! A stand-in for a model: it speaks OpenAI's chat completions, streamed or not, and answers from a script. So that plans with
 //! models, and repair loops above all, can be tried without a key and without a network.
 //!
-//! The script is `examples/model.yaml`. It is read for every request, so a changed answer counts at once.
+//! The script is `localstack/model.yaml`. It is read for every request, so a changed answer counts at once.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -77,7 +77,7 @@ struct Message {
 
 impl ScriptedModel {
     pub fn of(checkout: &Checkout) -> Self {
-        Self { script: checkout.root().join("examples/model.yaml") }
+        Self { script: checkout.root().join("localstack/model.yaml") }
     }
 
     /// Its base URL on a port.
@@ -108,14 +108,14 @@ async fn complete(
     let script = model.script().map_err(|why| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("{why:#}")))?;
     let named = script.models.into_iter().find(|model| model.name == request.model);
     let named = named.ok_or_else(|| {
-        Refusal(StatusCode::NOT_FOUND, format!("examples/model.yaml has no model `{}`", request.model))
+        Refusal(StatusCode::NOT_FOUND, format!("localstack/model.yaml has no model `{}`", request.model))
     })?;
     let fits = |answer: &Scripted| {
         answer.when.iter().all(|part| request.messages.iter().any(|message| message.content.contains(part.as_str())))
     };
     let fitting = named.answers.into_iter().find(fits);
     let text = fitting.map(|answer| answer.text).ok_or_else(|| {
-        Refusal(StatusCode::BAD_REQUEST, format!("examples/model.yaml has no answer of `{}` to this", request.model))
+        Refusal(StatusCode::BAD_REQUEST, format!("localstack/model.yaml has no answer of `{}` to this", request.model))
     })?;
     let usage = usage(&request, &text);
     if request.stream {

@@ -16,7 +16,7 @@ pub const PARAMETERS: &[&str] = &["from", "to"];
 /// The longest time that one answer adds up, in days.
 pub const MAX_DAYS: i64 = 366;
 
-/// `GET /runs/{id}/costs` -> `{run_id, budget_usd_micros, spent_usd_micros, reserved_usd_micros, steps, models}`.
+/// `GET /runs/{id}/costs` -> `{run_id, budget_usd_micros, spent_usd_micros, reserved_usd_micros, saved_usd_micros, steps, models}`.
 pub async fn of_run(session: Session, Path(id): Path<String>, condition: Condition) -> Result<Response, Error> {
     let id: RunId = id_param("run", &id)?;
     let version = version(&session, id).await?;
@@ -24,7 +24,7 @@ pub async fn of_run(session: Session, Path(id): Path<String>, condition: Conditi
     condition.answer(&version, answer).await
 }
 
-/// `GET /costs?from=&to=` -> `{from, to, total, days, budgets}`. Both are days (UTC) and belong to the time. Without them,
+/// `GET /costs?from=&to=` -> `{from, to, total, saved_usd_micros, days, budgets}`. Both are days (UTC) and belong to the time. Without them,
 /// the last 30 days.
 pub async fn of_tenant(session: Session, query: Query) -> Result<Json<Costs>, Error> {
     let mut problems = Vec::new();
