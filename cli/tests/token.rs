@@ -66,7 +66,8 @@ fn the_storage_to_which_the_api_redirects_gets_no_token() {
         }
         let row = format!(
             r#"{{"id":"{ARTIFACT}","tenant_id":"acme","metadata":null,"run_id":null,"step_id":null,"attempt":null,"name":"a","type":"text","uri":"s3://b/a",
-                "hash":"{SHA256}","size_bytes":3,"media_type":"text/plain","created_at":"2026-11-29T00:00:00Z"}}"#
+                "hash":"{SHA256}","size_bytes":3,"media_type":"text/plain","created_at":"2026-11-29T00:00:00Z",
+                "storage":{{"state":"hot","since":"2026-11-29T00:00:00Z","restored_until":null,"restore":null,"actor":null,"reason":null,"problem":null}}}}"#
         );
         answer("200 OK\r\ncontent-type: application/json", &row)
     });

@@ -19,7 +19,7 @@ pub struct Example {
 }
 
 /// In the order of the gallery.
-pub static EXAMPLES: LazyLock<[Example; 7]> = LazyLock::new(|| {
+pub static EXAMPLES: LazyLock<[Example; 9]> = LazyLock::new(|| {
     macro_rules! example {
         ($file:literal, $title:literal, $hint:literal) => {
             example($file, $title, $hint, include_str!(concat!("../../../examples/", $file)))
@@ -30,6 +30,8 @@ pub static EXAMPLES: LazyLock<[Example; 7]> = LazyLock::new(|| {
         example!("manual-deploy.json", "Wait for a deployment approval", "runs anywhere"),
         example!("code-attempt.yaml", "Code that its gates refuse", "needs examples/workspace"),
         example!("code-mended.yaml", "The same code, mended", "needs examples/workspace"),
+        example!("code-repaired.yaml", "Tests of a model, repaired", "needs examples/workspace"),
+        example!("codegen-files.yaml", "Several files of a model", "needs examples/workspace"),
         example!("gated-codegen.json", "Generate behind gates", "needs examples/workspace and a model"),
         example!("lint-failure.json", "A failing lint lets nothing through", "needs a workspace that fails lint"),
         example!("db-write.json", "Write rows, exactly once", "needs a rule for public.products"),
