@@ -189,7 +189,8 @@ async fn a_step_with_a_cache_takes_the_earlier_answer_and_says_what_it_saved() {
     assert_eq!((first.1, first.2.len()), (1, 0), "answers without `cache` are not remembered");
     let (second, asked, cached) = run(json!({ "prompt": "p", "cache": { "max_age_s": 600 } })).await;
     assert_eq!(asked, 0, "no model was asked");
-    let artifacts = "select id::text, hash, metadata, size_bytes from nofx.artifact where run_id = $1";
+    let artifacts =
+        "select id::text, hash, metadata, size_bytes from nofx.artifact where run_id = $1 and type <> 'sbom'";
     let earlier = lab.admin.query_one(artifacts, &[&first.0.0]).await.unwrap();
     let taken = lab.admin.query_one(artifacts, &[&second.0]).await.unwrap();
     assert_eq!(earlier.get::<_, String>("hash"), taken.get::<_, String>("hash"));
@@ -202,8 +203,7 @@ async fn a_step_with_a_cache_takes_the_earlier_answer_and_says_what_it_saved() {
     let marked: Value = taken.get("metadata");
     assert_eq!(marked["cached"]["artifact_id"], payload["artifact_id"]);
     assert_eq!((&marked["model_served"], marked.get("cache_key")), (&json!("claude"), None));
-    let edges =
-        "select count(*) from nofx.artifact_edge e join nofx.artifact a on a.id = e.child_id where a.run_id = $1";
+    let edges = "select count(*) from nofx.artifact_edge e join nofx.artifact a on a.id = e.child_id where a.run_id = $1 and a.type <> 'sbom'";
     assert_eq!(lab.admin.query_one(edges, &[&second.0]).await.unwrap().get::<_, i64>(0), 1);
     let costs = shared::db::cost::run_costs(&lab.session(), second).await.unwrap().expect("its costs");
     assert_eq!((costs.spent_usd_micros.0, costs.saved_usd_micros.0), (0, COST));

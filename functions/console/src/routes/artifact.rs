@@ -90,13 +90,13 @@ async fn change(
     act: impl AsyncFnOnce(ArtifactId) -> Result<Changed, Error>,
 ) -> Response {
     let base = Base::GATE;
-    if let Err(sentence) = csrf::check(headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
-        return failure(base, &Error::Forbidden(sentence.to_owned()));
-    }
     let artifact: ArtifactId = match id_param("artifact", id) {
         Ok(id) => id,
         Err(error) => return failure(base, &error),
     };
+    if let Err(sentence) = csrf::check(headers, visit.ctx.config.public_url.as_deref(), form.text("csrf")) {
+        return failure(base, &Error::Forbidden(sentence.to_owned()));
+    }
     let (error, status) = match act(artifact).await {
         Ok(_) => return redirect(&base.to(&format!("artifacts/{artifact}"))),
         Err(error @ Error::Invalid(_)) => (error, StatusCode::BAD_REQUEST),
