@@ -17,8 +17,13 @@ pub(crate) fn reader(policy: &ModelPolicy) -> Result<Option<PublicKey>, Box<Outc
     PublicKey::from_pem(pem).map(Some).map_err(|why| failed(&format!("models.keep_prompts of the policy: {why}")))
 }
 
-/// Encrypts what was asked and answered.
-pub(crate) fn encrypted(reader: &PublicKey, prompt: Prompt<'_>, made: &Generated) -> Result<String, Box<Outcome>> {
+/// The answer with what was asked, encrypted for the reader. Also an earlier answer, which may be older than the policy.
+pub(crate) fn with_prompt(
+    made: Generated,
+    reader: Option<&PublicKey>,
+    prompt: Prompt<'_>,
+) -> Result<Generated, Box<Outcome>> {
+    let Some(reader) = reader else { return Ok(made) };
     let text = json!({
         "provider": made.provider,
         "model_requested": made.metadata["model_requested"],
@@ -27,7 +32,8 @@ pub(crate) fn encrypted(reader: &PublicKey, prompt: Prompt<'_>, made: &Generated
         "message": prompt.message,
         "answer": made.text,
     });
-    encrypt(reader, text.to_string().as_bytes()).map_err(|why| failed(&why.to_string()))
+    let kept = encrypt(reader, text.to_string().as_bytes()).map_err(|why| failed(&why.to_string()))?;
+    Ok(Generated { kept: Some(kept), ..made })
 }
 
 /// Stores it beside the answer that it belongs to.

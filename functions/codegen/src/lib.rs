@@ -134,7 +134,8 @@ impl Codegen {
         if let (Some(cache), Some(store)) = (&cache, store) {
             let first = &plan.attempts[0];
             if let Some((answer, text)) = cache.find((first.provider, &first.model), calls, store).await {
-                return Ok(report::from_cache(&request, first, answer, text, &materials));
+                let made = report::from_cache(&request, first, answer, text, &materials);
+                return keep::with_prompt(made, reader.as_ref(), prompt);
             }
         }
         let task = Task { request: &request, prompt, plan: &plan, calls, deadline };
@@ -148,10 +149,7 @@ impl Codegen {
                 if let Some(key) = key {
                     made.metadata["cache_key"] = key.into();
                 }
-                if let Some(reader) = reader {
-                    made.kept = Some(keep::encrypted(&reader, prompt, &made)?);
-                }
-                Ok(made)
+                keep::with_prompt(made, reader.as_ref(), prompt)
             }
             Err(RouteFailure { failures, end }) => Err(Box::new(match end {
                 End::Exhausted => report::all_models_failed(&failures),

@@ -253,6 +253,16 @@ async fn kept_prompts_can_be_read_only_with_the_key_of_the_reader() {
     let text: Value = serde_json::from_slice(&decrypt(&key, &jwe).unwrap()).unwrap();
     assert_eq!((&text["message"], &text["answer"]), (&json!("a secret plan"), &json!("a text")));
     assert_eq!((&text["provider"], &text["model_served"]), (&json!("anthropic"), &json!("claude")));
+
+    // An answer of the cache may be older than the policy, so its prompt is kept too.
+    let count = "select count(*) from nofx.artifact where run_id = $1 and type = 'prompt'";
+    for asked in [1, 0] {
+        let inputs = json!({ "prompt": "a secret plan", "provider": "anthropic", "cache": true });
+        let run = lab.submit(&json!({ "goal": "g", "steps": [plans::step("write", "codegen", inputs)] })).await;
+        deliver(&lab, &url).await;
+        assert_eq!(payloads(&lab, run, "llm.attempt").await.len(), asked);
+        assert_eq!(lab.admin.query_one(count, &[&run.0]).await.unwrap().get::<_, i64>(0), 1);
+    }
     lab.assert_invariants().await;
 }
 

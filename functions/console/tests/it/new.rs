@@ -147,7 +147,7 @@ async fn the_form_shows_an_example_also_without_a_database() {
     let answer = get("/ui/new").await;
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("goal: release notes that a person approves"), "{}", answer.body);
-    assert_eq!(answer.body.matches("?example=").count(), 7);
+    assert_eq!(answer.body.matches("?example=").count(), 9);
     let other = get("/ui/new?example=manual-deploy").await;
     assert!(other.body.contains("manual:deploy") && other.body.contains("aria-current=\"true\""));
     let key = |page: &str| page.split("name=\"key\" value=\"").nth(1).map(|rest| rest[..36].to_owned());
