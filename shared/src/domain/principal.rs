@@ -266,7 +266,7 @@ mod tests {
         for permission in Permission::ALL {
             assert_eq!(Permission::parse(permission.as_str()), Some(*permission));
         }
-        assert_eq!(Permission::ALL.len(), 25);
+        assert_eq!(Permission::ALL.len(), 27);
         assert_eq!((Kind::parse("agent"), Kind::parse("Agent"), Kind::parse("")), (Some(Kind::Agent), None, None));
         assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Approver && Role::Approver < Role::Admin);
     }

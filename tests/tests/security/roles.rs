@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 23] = [
+const WORKER: [&str; 25] = [
     "artifact_record",
     "artifacts_plan",
     "artifacts_take",
@@ -24,7 +24,9 @@ const WORKER: [&str; 23] = [
     "attempt_usage_record",
     "db_write_account",
     "db_write_look",
+    "llm_cached",
     "llm_call_end",
+    "llm_call_progress",
     "llm_call_start",
     "seal_read",
     "seal_record",

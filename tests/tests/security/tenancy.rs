@@ -73,8 +73,11 @@ async fn fill(lab: &mut Lab, tenant: &str) {
                    insert into nofx.llm_call (id, tenant_id, run_id, step_id, attempt, provider, model_requested, deployment, because,
                                               reserved_usd_micros, started_at, due_at)
                    select gen_random_uuid(), s.tenant_id, s.run_id, s.id, 1, 'openai', 'm', 'd', '{}', 0, now(), now() + interval '1 h'
-                     from nofx.step s where s.run_id = $2 limit 1), spend as (
-                   insert into nofx.llm_spend (tenant_id, period, starts_on) values ($1, 'day', current_date))
+                     from nofx.step s where s.run_id = $2 limit 1
+                   returning id, tenant_id, step_id), spend as (
+                   insert into nofx.llm_spend (tenant_id, period, starts_on) values ($1, 'day', current_date)), progress as (
+                   insert into nofx.llm_progress (call_id, tenant_id, step_id, attempt, bytes, tail, reported_at)
+                   select c.id, c.tenant_id, c.step_id, 1, 1, 'x', now() from call c)
                insert into nofx.llm_cooldown (tenant_id, deployment, until, kind, reason, started_at)
                values ($1, 'd', now() + interval '1 h', 'transient', '503', now())";
     lab.admin.execute(sql, &[&tenant, &run.0]).await.unwrap();
