@@ -282,7 +282,7 @@ async fn no_model_is_asked_if_its_prompt_could_not_be_kept() {
     assert_eq!(lab.admin.query_one(sql, &[&run.0]).await.unwrap().get::<_, String>(0), "prompt_not_kept");
 }
 
-/// A fake Anthropic that streams a text, and its end only when it is told to.
+/// A fake Anthropic that streams a text, and holds back its end until `go_on`.
 async fn slow_provider(go_on: Arc<Notify>) -> String {
     let event = |data: &Value| format!("data: {data}\n\n");
     let delta = |text: &str| json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } });

@@ -310,7 +310,7 @@ async fn a_crash_between_the_storage_and_the_database_is_found_again() {
     let taken = artifacts_take(&ctx.db, 10).await.unwrap();
     assert_eq!((taken.len(), taken[0].wanted().state), (1, StorageState::Archiving));
     assert!(artifacts_take(&ctx.db, 10).await.unwrap().is_empty(), "it is somebody's for two minutes");
-    // The storage is asked, and then it dies before the database is told.
+    // The sweeper asks the storage, and dies before it tells the database.
     assert!(ctx.storage.tag(&taken[0].uri, "cold").await.unwrap());
     hurry(&lab).await;
     assert_eq!(sweep(&lab).await.archived, 1);
