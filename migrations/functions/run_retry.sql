@@ -15,7 +15,6 @@ declare
     v_steps nofx.change[];
     v_gates nofx.change[];
     v_voided nofx.change[];
-    v_policy jsonb;
     v_gone jsonb;
 begin
     p := nofx.admitted(p, 'runs.control');
@@ -55,49 +54,18 @@ begin
       into v_voided
       from lapsed l;
 
-    v_policy := nofx.approval_policy(v_run.tenant_id);
     -- Only gates that clients put before steps. Handlers create theirs again when their steps run.
-    with renewed as (
-        insert into nofx.gate (id, tenant_id, run_id, step_id, gate_type, status, on_pass, generation, reason,
-                               evidence_uri, expires_at, created_at, rule, bound, bound_digest)
-        select gen_random_uuid(), g.tenant_id, g.run_id, g.step_id, g.gate_type, 'pending', g.on_pass,
-               v_run.generation + 1, g.reason, g.evidence_uri, nofx.approval_expiry(g.tenant_id, extract(epoch from g.expires_at - g.created_at)::integer, v_now), v_now,
-               nofx.approval_strictest(coalesce(g.rule, '{}'), v_policy), b.bound, nofx.binding_digest(b.bound)
-          from nofx.gate g
-         cross join lateral nofx.gate_binding(g) b(bound)
-          left join nofx.step s on s.id = g.step_id
-         where g.run_id = v_run.id and g.on_pass = 'release'
-           and (g.generation = v_run.generation and g.status in ('failed', 'expired', 'cancelled') or g.voided_at = v_now)
-           and s.status is distinct from 'succeeded'
-        returning id, step_id, gate_type, rule, bound_digest
-    )
-    select array_agg(nofx.gate_change(v_run.id, a.step_id, 'gate.created',
-                                      nofx.gate_asked(a.id, a.gate_type, a.rule, a.bound_digest), 1) order by a.id)
-      into v_gates
-      from renewed a;
-
-    with old as (
-        select s.id, s.status,
-               (select count(*) from nofx.step_edge e join nofx.step q on q.id = e.parent_id
-                 where e.child_id = s.id and q.status <> 'succeeded')
-               + (select count(*) from nofx.gate g where g.step_id = s.id and g.status = 'pending') as blockers
-          from nofx.step s
-         where s.run_id = v_run.id and s.status <> 'succeeded'
-    ), renewed as (
-        update nofx.step s
-           set status = case when o.blockers = 0 then 'ready' else 'pending' end,
-               blockers = o.blockers, failures = 0, workers_lost = 0, outputs = null, error = null,
-               started_at = null, finished_at = null, notify_count = 0,
-               ready_at = case when o.blockers = 0 then v_now end,
-               notify_at = case when o.blockers = 0 then nofx.wakeup_due(v_now, null) end
-          from old o
-         where s.id = any (array[o.id])
-        returning s.id, o.status as was, s.status, s.ordinal
-    )
-    select array_agg(nofx.step_change(v_run.id, a.id, a.was, a.status, case when a.status = 'ready' then 'step.ready' end)
-                     order by a.ordinal)
-      into v_steps
-      from renewed a;
+    v_gates := nofx.gates_ask_again(
+        v_run.id,
+        array(select g.id from nofx.gate g left join nofx.step s on s.id = g.step_id
+               where g.run_id = v_run.id and g.on_pass = 'release'
+                 -- A repair voids the gates that it has asked again.
+                 and (g.generation = v_run.generation and g.status in ('failed', 'expired', 'cancelled') and g.voided_at is null
+                      or g.voided_at = v_now)
+                 and s.status is distinct from 'succeeded'),
+        v_run.generation + 1, v_now);
+    v_steps := nofx.steps_restart(
+        v_run.id, array(select s.id from nofx.step s where s.run_id = v_run.id and s.status <> 'succeeded'), null, v_now);
 
     -- A step that stays may repair as often again.
     update nofx.step s set repairs = 0 where s.run_id = v_run.id and s.repairs > 0;

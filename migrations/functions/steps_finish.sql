@@ -135,19 +135,16 @@ begin
       from unnest(v_changes) c;
     if v_changes is not null then
         v_changes := nofx.step_facts_insert(p_items, v_done, v_now) || v_changes;
-        if v_failing is not null then
-            select * into v_repair
-              from nofx.steps_repair(array(select c.step_id from unnest(v_changes) c where c.to_status = 'failed'), v_now);
-            if v_repair.runs <> '{}' then
-                v_changes := v_changes || v_repair.changes;
-                v_failing := nullif(array(select r from unnest(v_failing) r where r <> all (v_repair.runs)), '{}');
-                -- What starts again releases nothing.
-                v_succeeded := nullif(array(select s from unnest(v_succeeded) s where s <> all (v_repair.steps)), '{}');
-            end if;
-        end if;
         if v_succeeded is not null then
             v_changes := v_changes || nofx.children_release(v_succeeded, p_next, v_failing, v_now);
             v_started := array(select c.step_id from unnest(v_changes) c where c.to_status = 'running');
+        end if;
+        if v_failing is not null then
+            -- After the release: what starts again counts its blockers anew.
+            select * into v_repair
+              from nofx.steps_repair(array(select c.step_id from unnest(v_changes) c where c.to_status = 'failed'), v_now);
+            v_changes := v_changes || v_repair.changes;
+            v_failing := nullif(array(select r from unnest(v_failing) r where r <> all (v_repair.runs)), '{}');
         end if;
         if v_failing is not null then
             v_changes := v_changes || nofx.steps_close(v_failing, 'skipped', false, v_now);

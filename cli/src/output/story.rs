@@ -20,7 +20,7 @@ const INDENT: &str = "                ";
 /// Tells a run's events as they arrive, one transition after another.
 #[derive(Debug, Default)]
 pub struct Story {
-    /// Steps to the start of their first attempt in the run's generation: later sentences say how long a step took.
+    /// Steps to the start of their first attempt since they started anew: later sentences say how long a step took.
     starts: HashMap<String, Timestamp>,
 }
 
@@ -34,7 +34,7 @@ impl Story {
     fn with_start(&mut self, event: &Event) -> TimelineEvent {
         let mut told = TimelineEvent::from(event);
         match (event.kind.as_str(), &mut told.step) {
-            ("run.retried", _) => self.starts.clear(),
+            ("run.retried" | "step.repairing", _) => self.starts.clear(),
             ("step.started", Some(step)) => {
                 self.starts.entry(step.name.clone()).or_insert_with(|| event.timestamp.clone());
             }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_took_the_time_since_its_first_attempt_of_the_generation() {
+    fn a_step_took_the_time_since_it_started_anew() {
         let mut story = Story::default();
         let told: Vec<String> = [
             event(1, Some("lint"), "step.started", &json!({"attempt": 1})),
@@ -121,12 +121,16 @@ mod tests {
             event(7, None, "run.retried", &json!({"generation": 2, "actor": "ann"})),
             event(8, Some("lint"), "step.started", &json!({"attempt": 3})),
             event(9, Some("lint"), "step.succeeded", &json!({"attempt": 3})),
+            event(10, Some("code"), "step.repairing", &json!({"gate": "unit", "round": 2, "max_attempts": 3})),
+            event(12, Some("lint"), "step.started", &json!({"attempt": 4})),
+            event(14, Some("lint"), "step.succeeded", &json!({"attempt": 4})),
         ]
         .iter()
         .map(|event| story.tell(std::slice::from_ref(event)))
         .collect();
         assert!(told[3].ends_with("lint succeeded after 5.0 s\n"), "{told:#?}");
         assert!(told[6].ends_with("lint succeeded after 1.0 s\n"), "{told:#?}");
+        assert!(told[9].ends_with("lint succeeded after 2.0 s\n"), "{told:#?}");
     }
 
     #[test]

@@ -96,7 +96,8 @@ fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fau
     Ok(Answer { text, model_served: served.unwrap_or_else(|| "unknown".to_owned()), usage })
 }
 
-fn content_problem(request: &Request, text: &str) -> Option<String> {
+/// Why a text is not what the step asks for.
+pub(crate) fn content_problem(request: &Request, text: &str) -> Option<String> {
     request.content_type.problem(text).or_else(|| {
         // The other outputs were checked when they were taken out of the answer.
         let schema = request.parameters.json_schema.as_ref().filter(|_| request.output == Output::Text)?;

@@ -133,7 +133,10 @@ impl Codegen {
         let cache = Cache::of(&request, &step.inputs, prompt, config);
         if let (Some(cache), Some(store)) = (&cache, store) {
             let first = &plan.attempts[0];
-            if let Some((answer, text)) = cache.find((first.provider, &first.model), calls, store).await {
+            if let Some((answer, text)) = cache.find((first.provider, &first.model), calls, store).await
+                // It was checked by an earlier release.
+                && ask::content_problem(&request, &text).is_none()
+            {
                 let made = report::from_cache(&request, first, answer, text, &materials);
                 return keep::with_prompt(made, reader.as_ref(), prompt);
             }

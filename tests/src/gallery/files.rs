@@ -2,7 +2,10 @@
 
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::json;
-use shared::domain::RunId;
+use shared::db::artifact_storage::{Deletion, artifact_delete};
+use shared::domain::{ArtifactId, RunId};
+use shared::flow::keep_artifacts::keep_artifacts;
+use uuid::Uuid;
 
 use super::clock::When;
 use super::shop::{self, step};
@@ -61,5 +64,36 @@ pub async fn hostile(site: &Site) -> RunId {
     client.delete_object().bucket(bucket).key(format!("{key}/gone.md")).send().await.expect("it is gone");
     let other = ByteStream::from_static(b"{\"cents\": 594}");
     client.put_object().bucket(bucket).key(format!("{key}/changed.json")).body(other).send().await.expect("changed");
+    run
+}
+
+/// Artifacts that are archived, on their way back, and deleted.
+pub async fn stored(site: &Site) -> RunId {
+    let run = site.create("the books of last year", &[step("store", "echo", &[], json!({}))]).await;
+    let books = ["archived.csv", "restoring.csv", "deleted.csv"];
+    let files = books.map(|name| text(name, "text/csv", "id,cents\n1,495\n2,690\n"));
+    site.act(run, "store", Act::Store(files.into()));
+    site.settle().await;
+    site.was(run, When::seconds(4, DAYS_5)).await;
+    let lab = &site.lab;
+    let id = async |name: &str| -> Uuid {
+        let sql = "select id from nofx.artifact where run_id = $1 and name = $2";
+        lab.admin.query_one(sql, &[&run.0, &name]).await.expect("the artifact").get(0)
+    };
+    let moved = "insert into nofx.artifact_storage (artifact_id, tenant_id, state, since, actor, reason, restore_days, restore_tier,
+                                                    restore_requested_at, due_at)
+                 select a.id, a.tenant_id, 'archived', now() - interval '3 days', 'policy', 'hot for 30 days (policy version 4)',
+                        null, null, null::timestamptz, null::timestamptz
+                   from nofx.artifact a where a.id = $1
+                 union all
+                 select a.id, a.tenant_id, 'restoring', now() - interval '20 minutes', 'ann', null,
+                        7, 'standard', now() - interval '20 minutes', now() + interval '10 minutes'
+                   from nofx.artifact a where a.id = $2";
+    lab.admin.execute(moved, &[&id("archived.csv").await, &id("restoring.csv").await]).await.expect("moved");
+    let deleted = ArtifactId(id("deleted.csv").await);
+    let deletion = artifact_delete(&lab.session(), deleted, "ann", "a customer asked for it").await.expect("asked");
+    assert!(matches!(deletion, Deletion::Deleted { .. }), "{deletion:?}");
+    let kept = keep_artifacts(&lab.worker_ctx().await).await.expect("a sweep");
+    assert_eq!(kept.deleted, 1, "{kept:?}");
     run
 }

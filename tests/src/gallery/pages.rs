@@ -72,6 +72,9 @@ const ARTIFACTS: &[(&str, &str, &str, &str)] = &[
     ("artifact-gone", "files", "store", "gone.md"),
     ("artifact-changed", "files", "store", "changed.json"),
     ("artifact-many", "files", "split", "orders.csv"),
+    ("artifact-archived", "stored", "store", "archived.csv"),
+    ("artifact-restoring", "stored", "store", "restoring.csv"),
+    ("artifact-deleted", "stored", "store", "deleted.csv"),
 ];
 
 /// Pages without data, beside those of the empty tenant.
@@ -105,6 +108,7 @@ async fn runs(site: &Site) -> Runs {
         ("waived", "succeeded", states::decided(site, "waive", 3).await),
         ("documents", "succeeded", files::documents(site).await),
         ("files", "succeeded", files::hostile(site).await),
+        ("stored", "succeeded", files::stored(site).await),
         ("hostile", "blocked", states::hostile(site).await),
         ("sixty", "running", states::sixty(site).await),
         ("large", "running", large::running(site).await),
@@ -200,6 +204,7 @@ async fn views(site: &Site, runs: &Runs) -> Vec<Page> {
     let (approved, next) = (site.gate(runs["approved"]).await, site.gate(runs["blocked"]).await);
     let pages = [
         ("run-lineage", format!("/ui/runs/{}/lineage", runs["documents"])),
+        ("run-lineage-deleted", format!("/ui/runs/{}/lineage", runs["stored"])),
         ("run-lineage-open", format!("/ui/runs/{}/lineage", runs["running"])),
         ("run-large-more-steps", format!("/ui/runs/{large}?steps=100")),
         ("run-large-level", format!("/ui/runs/{large}?level=3")),

@@ -330,6 +330,9 @@ async fn people_see_what_a_model_has_written_so_far_until_its_request_ends() {
         lab.until("a report", "select exists (select from nofx.llm_progress)").await;
         let seen = writing().await.expect("what is being written");
         assert_eq!((seen.provider.as_str(), seen.tail.as_str(), seen.bytes), ("anthropic", "the beginning, ", 15));
+        let minute_ago = "update nofx.llm_progress set reported_at = reported_at - interval '1 minute'";
+        lab.admin.execute(minute_ago, &[]).await.unwrap();
+        assert!(writing().await.is_some_and(|seen| seen.silent_s >= 60));
         go_on.notify_one();
     };
     tokio::join!(deliver(&lab, &url), watch);

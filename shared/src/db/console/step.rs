@@ -141,6 +141,8 @@ pub struct Writing {
     pub bytes: u64,
     /// The last characters.
     pub tail: String,
+    /// How long nothing was added, in seconds.
+    pub silent_s: i64,
 }
 
 /// An answer of a model, as its event records it. `docs/events.md` describes the fields.
@@ -334,7 +336,8 @@ fn stored() -> String {
 
 /// What a request that is open has so far.
 const WRITING: &str = "(select to_json(w) from (
-         select c.provider, left(c.model_requested, 200) as model, g.bytes, g.tail
+         select c.provider, left(c.model_requested, 200) as model, g.bytes, g.tail,
+                greatest(0, floor(extract(epoch from clock_timestamp() - g.reported_at)))::bigint as silent_s
            from nofx.llm_progress g
            join nofx.llm_call c on c.id = g.call_id
           where g.tenant_id = $1 and g.step_id = s.id and g.attempt = s.attempt and s.status = 'running' and s.shown = s.attempt

@@ -76,8 +76,13 @@ fn items(events: &[TimelineEvent], now_ms: Option<i64>) -> Vec<Item<'_>> {
     found.collect()
 }
 
-/// How many events of each type a transition has.
-struct Context<'a>(HashMap<&'a str, usize>);
+/// What the events of a transition know of each other.
+struct Context<'a> {
+    /// How many events of each type there are.
+    counts: HashMap<&'a str, usize>,
+    /// Steps whose failure started a repair.
+    repaired: Vec<&'a str>,
+}
 
 impl<'a> Context<'a> {
     fn of(transition: &[Item<'a>]) -> Self {
@@ -85,11 +90,16 @@ impl<'a> Context<'a> {
         for item in transition {
             *counts.entry(item.event.kind.as_str()).or_default() += 1;
         }
-        Self(counts)
+        let repairs = transition.iter().filter(|item| item.event.kind == "step.repairing");
+        Self { counts, repaired: repairs.filter_map(|item| item.event.payload.gate.as_deref()).collect() }
     }
 
     fn count(&self, kind: &str) -> usize {
-        self.0.get(kind).copied().unwrap_or_default()
+        self.counts.get(kind).copied().unwrap_or_default()
+    }
+
+    fn is_repaired(&self, event: &TimelineEvent) -> bool {
+        event.kind == "step.failed" && event.step_name().is_some_and(|step| self.repaired.contains(&step))
     }
 
     fn has(&self, kind: &str) -> bool {
@@ -97,7 +107,7 @@ impl<'a> Context<'a> {
     }
 
     fn has_gate(&self) -> bool {
-        self.0.keys().any(|kind| kind.starts_with("gate."))
+        self.counts.keys().any(|kind| kind.starts_with("gate."))
     }
 
     /// Whether another entry of the transition says it.
@@ -188,7 +198,11 @@ fn entry<'a>(group: &[&Item<'a>], context: &Context<'_>) -> Entry<'a> {
         }
     }
     let event = leading.event;
-    let (symbol, tone, sentence) = lead::lead(event);
+    let (symbol, tone, mut sentence) = lead::lead(event);
+    if context.is_repaired(event) {
+        sentence.truncate(1);
+        sentence.push(text(" failed"));
+    }
     let mut entry = Entry {
         seq: event.seq,
         timestamp: &event.timestamp,

@@ -139,6 +139,23 @@ fn after_a_repair_a_step_takes_the_time_since_it_started_anew() {
 }
 
 #[test]
+fn a_gate_that_a_repair_follows_has_not_failed_for_good() {
+    let failed = json!({ "attempt": 1, "error": { "code": "gate_failed", "message": "1 test failed" } });
+    let repairing = json!({ "gate": "unit", "round": 2, "max_attempts": 3, "error": failed["error"] });
+    let rows = json!([
+        ["10", "step.failed", "unit", failed],
+        ["10", "step.failed", "lint", failed],
+        ["10", "step.repairing", "tests", repairing],
+    ]);
+    let expected = [
+        "unit failed: 1 test failed",
+        "lint failed for good: 1 test failed",
+        "tests generates again, because unit failed; time 2 of at most 3: 1 test failed",
+    ];
+    assert_eq!(told(&rows), expected);
+}
+
+#[test]
 fn a_ready_step_is_an_entry_only_if_it_has_to_wait() {
     let ready = |second: &str, then: &str| {
         told(&json!([[second, "step.ready", "unit", {}], [then, "step.started", "unit", { "attempt": 1 }]]))

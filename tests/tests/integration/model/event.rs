@@ -39,6 +39,14 @@ pub enum Event {
     RunTimeout,
 }
 
+/// A repair loop: when one of the gates fails, the maker and everything after it runs again.
+#[derive(Debug, Clone)]
+pub struct Loop {
+    pub maker: usize,
+    pub gates: Vec<usize>,
+    pub max_attempts: u32,
+}
+
 /// The end of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {
@@ -98,6 +106,38 @@ pub fn graphs() -> impl Strategy<Value = Vec<Vec<usize>>> {
         let parents = |(step, mask): (usize, u8)| (0..step).filter(|parent| mask >> parent & 1 == 1).collect();
         masks.into_iter().enumerate().map(parents).collect()
     })
+}
+
+/// Up to two loops of a graph. No step makes and judges, or judges for two, and the one that asks does neither.
+pub fn loops(parents: &[Vec<usize>], asks: Option<usize>, picks: &[(u8, u8, u32)]) -> Vec<Loop> {
+    let mut loops: Vec<Loop> = Vec::new();
+    for &(maker, gate, max_attempts) in picks {
+        let maker = usize::from(maker) % parents.len();
+        let is_taken = |step: usize| {
+            asks == Some(step) || loops.iter().any(|other| other.maker == step || other.gates.contains(&step))
+        };
+        let mut after = steps_after(parents, maker);
+        after.retain(|step| *step != maker && !is_taken(*step));
+        if is_taken(maker) || after.is_empty() {
+            continue;
+        }
+        let first = usize::from(gate) % after.len();
+        // One in four judges with two gates.
+        let gates = after.iter().cycle().skip(first).take(if gate >= 192 { after.len().min(2) } else { 1 });
+        loops.push(Loop { maker, gates: gates.copied().collect(), max_attempts });
+    }
+    loops
+}
+
+/// A step and everything that depends on it. Parents come first.
+pub fn steps_after(parents: &[Vec<usize>], step: usize) -> Vec<usize> {
+    let mut found = vec![step];
+    for (at, parents) in parents.iter().enumerate() {
+        if parents.iter().any(|parent| found.contains(parent)) {
+            found.push(at);
+        }
+    }
+    found
 }
 
 pub fn choices() -> impl Strategy<Value = Choice> {

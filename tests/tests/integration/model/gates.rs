@@ -36,6 +36,8 @@ pub struct Gate {
     pub on_pass: OnPass,
     pub expires: bool,
     pub overdue: bool,
+    /// A repair has asked it again.
+    pub replaced: bool,
 }
 
 impl GateStatus {
@@ -116,13 +118,15 @@ impl Machine {
             on_pass,
             expires,
             overdue: false,
+            replaced: false,
         });
     }
 
     /// Decides a gate if it is pending and has not expired.
     pub(super) fn decide(&mut self, name: &str, generation: u32, decision: Decision) -> Answer {
+        // The newest of that name: a repair asks a gate again under its name.
         let named = |gate: &Gate| gate.name == name && gate.generation == generation;
-        let gate = self.gates.iter().position(named).expect("a gate of that name");
+        let gate = self.gates.iter().rposition(named).expect("a gate of that name");
         if !self.gates[gate].is_pending() || self.gates[gate].overdue {
             return Answer::of("conflict");
         }
@@ -174,6 +178,28 @@ impl Machine {
         Answer::default()
     }
 
+    /// A repair of these steps: what they wait for is cancelled, and what clients asked before them is asked again.
+    pub(super) fn reopen_gates(&mut self, steps: &[usize]) {
+        let mut asked = Vec::new();
+        for gate in self.gates.iter_mut().filter(|gate| gate.step.is_some_and(|step| steps.contains(&step))) {
+            let is_clients = gate.on_pass == OnPass::Release && !gate.replaced;
+            let counts = matches!(gate.status, GateStatus::Pending | GateStatus::Passed | GateStatus::Waived);
+            if is_clients && counts {
+                asked.push(Gate {
+                    generation: self.generation,
+                    status: GateStatus::Pending,
+                    overdue: false,
+                    ..gate.clone()
+                });
+                gate.replaced = true;
+            }
+            if gate.is_pending() {
+                gate.status = GateStatus::Cancelled;
+            }
+        }
+        self.gates.extend(asked);
+    }
+
     /// On retry, creates gates from `POST /gates` that did not pass again. Steps create their own gates again.
     pub(super) fn recreate_gates(&mut self) {
         let unpassed = [GateStatus::Failed, GateStatus::Expired, GateStatus::Cancelled];
@@ -181,7 +207,7 @@ impl Machine {
             .gates
             .iter()
             .filter(|gate| gate.generation == self.generation && gate.on_pass == OnPass::Release)
-            .filter(|gate| unpassed.contains(&gate.status))
+            .filter(|gate| unpassed.contains(&gate.status) && !gate.replaced)
             .filter(|gate| gate.step.is_none_or(|step| self.steps[step].status != Status::Succeeded))
             .map(|gate| Gate {
                 generation: self.generation + 1,

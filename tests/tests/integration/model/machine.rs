@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::event::{Event, Finish, To};
+use super::History;
+use super::event::{Event, Finish, Loop, To};
 use super::gates::{Gate, GateStatus};
 use super::steps::{AttemptStatus, Status, Step};
 
@@ -10,11 +11,18 @@ use super::steps::{AttemptStatus, Status, Step};
 pub struct Machine {
     pub steps: Vec<Step>,
     pub gates: Vec<Gate>,
+    pub(super) loops: Vec<Repairs>,
     pub generation: u32,
     pub(super) paused: bool,
     pub(super) cancelled: bool,
     /// A gate of the run did not pass, or the run timed out.
     pub(super) failed: bool,
+}
+
+/// A repair loop, and how often it has repaired in this generation.
+pub struct Repairs {
+    pub of: Loop,
+    pub count: u32,
 }
 
 /// The answer to an event: its results, and the steps that it must wake.
@@ -30,8 +38,8 @@ pub struct VisibleState {
     pub run: String,
     pub generation: u32,
     pub steps: Vec<VisibleStep>,
-    /// States by name and generation.
-    pub gates: BTreeMap<(String, u32), String>,
+    /// States by name and generation, in alphabetical order.
+    pub gates: BTreeMap<(String, u32), Vec<String>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -49,11 +57,18 @@ impl Answer {
 }
 
 impl Machine {
-    pub fn create(parents: &[Vec<usize>], asks: Option<usize>) -> (Self, BTreeSet<usize>) {
-        let steps = parents.iter().enumerate();
-        let steps = steps.map(|(at, parents)| Step::new(parents.clone(), asks == Some(at))).collect();
-        let mut machine =
-            Self { steps, gates: Vec::new(), generation: 1, paused: false, cancelled: false, failed: false };
+    pub fn create(history: &History) -> (Self, BTreeSet<usize>) {
+        let steps = history.parents.iter().enumerate();
+        let steps = steps.map(|(at, parents)| Step::new(parents.clone(), history.asks == Some(at))).collect();
+        let mut machine = Self {
+            steps,
+            gates: Vec::new(),
+            loops: history.loops.iter().map(|of| Repairs { of: of.clone(), count: 0 }).collect(),
+            generation: 1,
+            paused: false,
+            cancelled: false,
+            failed: false,
+        };
         machine.release();
         let ready = machine.ready();
         (machine, ready)
@@ -111,17 +126,25 @@ impl Machine {
     }
 
     pub fn visible_state(&self) -> VisibleState {
+        let mut gates = BTreeMap::<_, Vec<String>>::new();
+        for gate in &self.gates {
+            gates.entry(gate.key()).or_default().push(gate.status.word().to_owned());
+        }
+        gates.values_mut().for_each(|states| states.sort());
         VisibleState {
             run: self.status().to_owned(),
             generation: self.generation,
             steps: self.steps.iter().map(Step::visible).collect(),
-            gates: self.gates.iter().map(|gate| (gate.key(), gate.status.word().to_owned())).collect(),
+            gates,
         }
     }
 
     /// The end of the attempt `back` numbers before the newest one of a step.
     pub fn finish_of(&self, step: usize, back: u32, to: To) -> Finish {
         let newest = u32::try_from(self.steps[step].attempts.len()).unwrap();
+        // A verdict is final.
+        let is_judge = self.loops.iter().any(|repairs| repairs.of.gates.contains(&step));
+        let to = if is_judge && matches!(to, To::Retry { .. }) { To::Failed } else { to };
         Finish { step, attempt: newest.saturating_sub(back), to, gate: self.next_gate(step) }
     }
 
@@ -234,6 +257,7 @@ impl Machine {
         for step in self.steps.iter_mut().filter(|step| step.status != Status::Succeeded) {
             step.start_again();
         }
+        self.loops.iter_mut().for_each(|repairs| repairs.count = 0);
         self.release();
         Answer { wakes: self.ready(), ..Answer::of("retried") }
     }

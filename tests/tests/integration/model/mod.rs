@@ -7,15 +7,17 @@ mod event;
 mod gates;
 mod machine;
 mod postgres;
+mod repairs;
 mod steps;
 
 use std::{env, fmt};
 
 use nofx_tests::Lab;
+use proptest::prelude::any;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use event::{Choice, Event};
+use event::{Choice, Event, Loop};
 use machine::Machine;
 use postgres::Postgres;
 
@@ -29,12 +31,12 @@ fn any_history_gives_the_same_states_in_the_model_and_in_postgres() {
     let cases = env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().expect("PROPTEST_CASES is a number"));
     let mut runner =
         TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() });
-    let histories =
-        (event::graphs(), proptest::option::of(0usize..6), proptest::collection::vec(event::choices(), 8..60));
-    let histories = histories.prop_map(|(parents, asks, choices)| History {
-        asks: asks.filter(|at| *at < parents.len()),
-        parents,
-        choices,
+    let loops = proptest::collection::vec((any::<u8>(), any::<u8>(), 2u32..=3), 0..=2);
+    let choices = proptest::collection::vec(event::choices(), 8..60);
+    let histories = (event::graphs(), proptest::option::of(0usize..6), loops, choices);
+    let histories = histories.prop_map(|(parents, asks, loops, choices)| {
+        let asks = asks.filter(|at| *at < parents.len());
+        History { asks, loops: event::loops(&parents, asks, &loops), parents, choices }
     });
     let outcome = runner.run(&histories, |history| runtime.block_on(replay(&lab, &history)));
     if let Err(error) = outcome {
@@ -47,6 +49,7 @@ struct History {
     parents: Vec<Vec<usize>>,
     /// The step that needs an approval.
     asks: Option<usize>,
+    loops: Vec<Loop>,
     choices: Vec<Choice>,
 }
 
@@ -58,9 +61,9 @@ impl fmt::Debug for History {
 }
 
 async fn replay(lab: &Lab, history: &History) -> Result<(), TestCaseError> {
-    let (postgres, ready) = Postgres::create(lab, &history.parents, history.asks).await;
-    let (mut machine, expected) = Machine::create(&history.parents, history.asks);
-    let mut log = vec![format!("parents {:?}, {:?} asks", history.parents, history.asks)];
+    let (postgres, ready) = Postgres::create(lab, history).await;
+    let (mut machine, expected) = Machine::create(history);
+    let mut log = vec![format!("parents {:?}, {:?} asks, {:?}", history.parents, history.asks, history.loops)];
     check(&log, "steps that are ready at once", &expected, &ready)?;
     let mut answers = postgres.api_answers().await;
     for choice in &history.choices {

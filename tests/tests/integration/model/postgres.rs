@@ -16,6 +16,7 @@ use shared::domain::{GateId, NewGate, RunId, StepError, StepId};
 use shared::queue::WakeUp;
 use uuid::Uuid;
 
+use super::History;
 use super::event::{Event, Finish, To};
 use super::machine::{Answer, VisibleState, VisibleStep};
 
@@ -24,6 +25,8 @@ pub struct Postgres<'a> {
     lab: &'a Lab,
     pub run: RunId,
     steps: Vec<StepId>,
+    /// The steps whose failure can start a repair.
+    judges: Vec<usize>,
 }
 
 /// The run, its steps, events and gates, with the version from which the API makes their ETags.
@@ -35,16 +38,26 @@ pub struct ApiAnswers {
 const AN_HOUR_S: u32 = 3_600;
 
 impl<'a> Postgres<'a> {
-    pub async fn create(lab: &'a Lab, parents: &[Vec<usize>], asks: Option<usize>) -> (Self, BTreeSet<usize>) {
+    pub async fn create(lab: &'a Lab, history: &History) -> (Self, BTreeSet<usize>) {
         let name = |step: usize| format!("s{step}");
-        let steps: Vec<_> = parents
+        let judges: Vec<usize> = history.loops.iter().flat_map(|one| one.gates.clone()).collect();
+        let steps: Vec<_> = history
+            .parents
             .iter()
             .enumerate()
             .map(|(at, parents)| {
                 let parents: Vec<_> = parents.iter().copied().map(name).collect();
                 let mut step = json!({ "name": name(at), "tool": "echo", "depends_on": parents });
-                if asks == Some(at) {
+                if history.asks == Some(at) {
                     step["approval"] = json!({});
+                }
+                if judges.contains(&at) {
+                    step["tool"] = json!("gate:unit");
+                }
+                if let Some(repair) = history.loops.iter().find(|one| one.maker == at) {
+                    let gates: Vec<_> = repair.gates.iter().copied().map(name).collect();
+                    step["tool"] = json!("codegen");
+                    step["repair"] = json!({ "gate": gates, "max_attempts": repair.max_attempts });
                 }
                 step
             })
@@ -52,7 +65,7 @@ impl<'a> Postgres<'a> {
         let run = lab.submit(&json!({ "goal": "a model", "timeout_s": AN_HOUR_S, "steps": steps })).await;
         let rows = lab.admin.query("select id from nofx.step where run_id = $1 order by ordinal", &[&run.0]).await;
         let steps = rows.unwrap().iter().map(|row| StepId(row.get(0))).collect();
-        let postgres = Self { lab, run, steps };
+        let postgres = Self { lab, run, steps, judges };
         let ready = postgres.named(&lab.sent().await);
         (postgres, ready)
     }
@@ -104,6 +117,11 @@ impl<'a> Postgres<'a> {
         let steps = admin.query(steps, &[run]).await.unwrap();
         let gates = admin.query("select gate_type, generation, status from nofx.gate where run_id = $1", &[run]).await;
         let count = |number: i32| u32::try_from(number).unwrap();
+        let mut states = BTreeMap::<(String, u32), Vec<String>>::new();
+        for gate in gates.unwrap() {
+            states.entry((gate.get(0), count(gate.get(1)))).or_default().push(gate.get(2));
+        }
+        states.values_mut().for_each(|states| states.sort());
         VisibleState {
             run: row.get(0),
             generation: count(row.get(1)),
@@ -116,11 +134,7 @@ impl<'a> Postgres<'a> {
                     attempts: row.get(3),
                 })
                 .collect(),
-            gates: gates
-                .unwrap()
-                .iter()
-                .map(|row| ((row.get(0), count(row.get(1))), row.get(2)))
-                .collect::<BTreeMap<(String, u32), String>>(),
+            gates: states,
         }
     }
 
@@ -184,7 +198,8 @@ impl<'a> Postgres<'a> {
                 FinishTo::Succeeded
             }
             To::Failed | To::Retry { .. } => {
-                error = Some(StepError::new("chosen", "by the model"));
+                let code = if self.judges.contains(&end.step) { "gate_failed" } else { "chosen" };
+                error = Some(StepError::new(code, "by the model"));
                 delay_ms = if end.to == (To::Retry { delayed: true }) { u64::from(AN_HOUR_S) * 1_000 } else { 0 };
                 if end.to == To::Failed { FinishTo::Failed } else { FinishTo::Ready }
             }
@@ -240,7 +255,8 @@ impl<'a> Postgres<'a> {
     }
 
     async fn decide(&self, name: &str, generation: u32, decision: Decision) -> Answer {
-        let sql = "select id from nofx.gate where run_id = $1 and gate_type = $2 and generation = $3";
+        let sql = "select id from nofx.gate where run_id = $1 and gate_type = $2 and generation = $3
+                    order by status = 'pending' desc, created_at desc limit 1";
         let generation = i32::try_from(generation).unwrap();
         let row = self.lab.admin.query_one(sql, &[&self.run.0, &name, &generation]).await.unwrap();
         let id = GateId(row.get(0));

@@ -171,6 +171,10 @@ impl Machine {
                 self.end(end, failing);
             }
         }
+        // An invocation does not go on with a run of which a step fails.
+        let continues = continues && !self.failing();
+        let ended = ends.iter().zip(&done).filter(|(_, done)| **done).map(|(end, _)| end.step);
+        self.repair(&ended.filter(|step| self.steps[*step].status == Status::Failed).collect::<Vec<_>>());
         self.release();
         if self.failing() {
             self.close();
@@ -207,7 +211,7 @@ impl Machine {
         let children: Vec<usize> = self
             .ready()
             .into_iter()
-            .filter(|at| !self.steps[*at].asks)
+            .filter(|at| !self.steps[*at].asks && self.is_echo(*at))
             .filter(|at| {
                 !ready_before.contains(at) && self.steps[*at].parents.iter().any(|parent| succeeded.contains(parent))
             })

@@ -10,6 +10,8 @@ use crate::page::source::visible;
 
 /// Providers that gave no answer, for each call.
 const FALLBACKS: usize = 10;
+/// Silence that is worth a word, in seconds: the model may think, or its worker may be dead.
+const SILENT_S: i64 = 10;
 const NUMBERS: [&str; 4] = ["Tokens in", "Out", "Cost", "Duration"];
 /// Characters of a provider, a model or a reason.
 const WORDS: usize = 300;
@@ -42,7 +44,10 @@ pub(super) fn models(step: &StepDetail) -> Markup {
 pub(super) fn writing(step: &StepDetail) -> Markup {
     let Some(writing) = &step.writing else { return html! {} };
     let note = html! {
-        p.note { (format::size(writing.bytes)) " so far, by " code { bdi { (short(&writing.model)) } } }
+        p.note {
+            (format::size(writing.bytes)) " so far, by " code { bdi { (short(&writing.model)) } }
+            @if writing.silent_s >= SILENT_S { "; nothing new for " (format::duration(writing.silent_s * 1000)) }
+        }
     };
     let body = html! {
         pre.output tabindex="0" role="region" aria-label="Being written" { @if (writing.tail.len() as u64) < writing.bytes { "…" } (visible(&writing.tail)) }
