@@ -20,7 +20,7 @@ begin
     steps := '{}';
     changes := '{}';
     for v_loop in
-        with recursive loop as materialized (
+        with recursive able as materialized (
             select distinct on (s.id) s.id, s.run_id, s.attempt, s.repair, s.repairs,
                    g.id as gate_id, g.name as gate, g.attempt as gate_attempt, g.error
               from nofx.step g
@@ -28,19 +28,20 @@ begin
               join nofx.step s on s.run_id = g.run_id
                    and case g.error ->> 'code'
                        when 'gate_failed' then s.repair -> 'gates' ? g.name
-                       when 'changes_refused' then g.tool = 'workspace:write' and s.repair is not null and s.name = any (g.refs)
+                       when 'changes_refused' then g.tool = 'workspace:write' and s.repair is not null
+                                                   and position('steps.' || s.name || '.' in g.inputs ->> 'from') > 0
                        else false end
              where g.id = any (p_failed) and g.status = 'failed'
                and s.status = 'succeeded' and s.repairs + 1 < (s.repair ->> 'max_attempts')::integer
                and r.failure is null and r.cancelled_at is null
              order by s.id, g.ordinal
         ), after as (
-            select l.id as root, l.id as id from loop l
+            select l.id as root, l.id as id from able l
             union
             select a.root, e.child_id from after a join nofx.step_edge e on e.parent_id = a.id
         )
         select l.*, array(select a.id from after a where a.root = l.id) as again
-          from loop l
+          from able l
          where not exists (select from after a where a.id = l.id and a.root <> l.id)
            and not exists (
                select from nofx.step f

@@ -7,9 +7,10 @@ use nofx_tests::lab::session;
 use nofx_tests::script::{broken, succeeded};
 use nofx_tests::{Deliver, Lab, Script, plans};
 use serde_json::{Value, json};
-use shared::db::gate::{self, GateRequest};
+use shared::db::gate::{self, GateDecision, GateRequest};
 use shared::db::run::Control;
 use shared::db::step_view::step_fetch;
+use shared::domain::gate::Decision;
 use shared::domain::repair::RepairTask;
 use shared::domain::{GateId, Outcome, RunId, StepError, StepStatus};
 use shared::flow::control_run::control_run;
@@ -204,4 +205,84 @@ async fn a_gate_that_people_passed_is_asked_again_about_what_was_repaired() {
     lab.assert_invariants().await;
     let sql = "select string_agg(status || case when voided_at is null then '' else ' voided' end, ', ' order by created_at) from nofx.gate where run_id = $1 and gate_type = 'review'";
     assert_eq!(lab.text(sql, run.0).await, "passed voided, pending");
+}
+
+#[tokio::test]
+async fn a_rejection_by_a_person_is_not_repaired_away() {
+    let lab = Lab::with_bucket().await;
+    let run = lab.submit(&plan(json!({ "gate": "unit", "max_attempts": 4 }))).await;
+    let watched = lab.another_ctx().await;
+    let announce = lab.step(run, "announce").await;
+    // While the gate judges, a person rejects what comes after it.
+    let script = Script::overriding(move |step, store| {
+        let session = session(&watched.db, &watched.config.tenant);
+        async move {
+            if step.tool != "gate:unit" {
+                return None;
+            }
+            let request = GateRequest {
+                id: GateId(Uuid::new_v4()),
+                run_id: run,
+                step_id: Some(announce),
+                gate_type: "review".to_owned(),
+                evidence_uri: None,
+                reason: None,
+                expires_after_s: None,
+            };
+            gate::gate_create(&session, &request).await.unwrap();
+            let decision = GateDecision {
+                gate_id: request.id,
+                decision: Decision::Reject,
+                actor: "ann",
+                reason: Some("not today"),
+                seen: None,
+            };
+            gate::gate_decide(&session, &decision, Some(&json!({})), None).await.unwrap();
+            Some(fails(&store, "gate_failed").await)
+        }
+    });
+    lab.settle(&script, Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "failed");
+    assert_eq!(lab.step_status(announce).await, "failed");
+    assert_eq!(events(&lab, run, "step.repairing").await.len(), 0);
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_loop_within_a_repaired_one_starts_without_a_task_of_its_own() {
+    let lab = Lab::with_bucket().await;
+    let maker = |name: &str, gate: &str| {
+        let mut step = plans::step(name, "codegen", json!({}));
+        step["repair"] = json!({ "gate": gate });
+        step
+    };
+    let run = lab
+        .submit(&json!({ "goal": "loops", "steps": [
+            maker("outer", "last"),
+            maker("inner", "unit"),
+            plans::step("unit", "gate:unit", json!({})),
+            plans::step("last", "gate:lint", json!({})),
+        ] }))
+        .await;
+    let rounds = Arc::new(Mutex::new(Vec::new()));
+    let seen = rounds.clone();
+    let script = Script::overriding(move |step, store| {
+        let seen = seen.clone();
+        async move {
+            match (step.name.as_str(), step.attempt) {
+                ("outer" | "inner", _) => {
+                    let round = step.repair.as_ref().map(|task| task.round);
+                    seen.lock().unwrap().push((step.name.clone(), round));
+                    None
+                }
+                ("unit" | "last", 1) => Some(fails(&store, "gate_failed").await),
+                _ => Some(succeeded(json!({}))),
+            }
+        }
+    });
+    lab.settle(&script, Deliver::Once).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    let expected = [("outer", None), ("inner", None), ("inner", Some(2)), ("outer", Some(2)), ("inner", None)];
+    assert_eq!(*rounds.lock().unwrap(), expected.map(|(name, round)| (name.to_owned(), round)));
+    lab.assert_invariants().await;
 }

@@ -10,6 +10,7 @@ mod postgres;
 mod repairs;
 mod steps;
 
+use std::collections::BTreeSet;
 use std::{env, fmt};
 
 use nofx_tests::Lab;
@@ -62,9 +63,20 @@ impl fmt::Debug for History {
 
 async fn replay(lab: &Lab, history: &History) -> Result<(), TestCaseError> {
     let (postgres, ready) = Postgres::create(lab, history).await;
+    let outcome = compare(lab, history, &postgres, &ready).await;
+    postgres.delete_run().await;
+    outcome
+}
+
+async fn compare(
+    lab: &Lab,
+    history: &History,
+    postgres: &Postgres<'_>,
+    ready: &BTreeSet<usize>,
+) -> Result<(), TestCaseError> {
     let (mut machine, expected) = Machine::create(history);
     let mut log = vec![format!("parents {:?}, {:?} asks, {:?}", history.parents, history.asks, history.loops)];
-    check(&log, "steps that are ready at once", &expected, &ready)?;
+    check(&log, "steps that are ready at once", &expected, ready)?;
     let mut answers = postgres.api_answers().await;
     for choice in &history.choices {
         let Some(event) = Event::resolve(choice, &machine) else { continue };
@@ -88,7 +100,6 @@ async fn replay(lab: &Lab, history: &History) -> Result<(), TestCaseError> {
             check(&log, "an ended run", &before, &lab.everything(postgres.run).await)?;
         }
     }
-    postgres.delete_run().await;
     Ok(())
 }
 
