@@ -1,4 +1,6 @@
--- A retry and a repair restart steps and ask gates again by the same two functions. A repair starts only if nothing else failed, and counts blockers after the release. The function steps_reset is called no more; a later release drops it.
+-- A retry and a repair restart steps and ask gates again by the same two functions. A repair starts only if nothing else failed, and counts
+-- blockers after the release. A repair that is in flight fails once where it calls the dropped function, and its message is delivered again.
+drop function nofx.steps_reset(uuid, uuid, uuid[], timestamptz, timestamptz);
 
 -- Copies of the files in functions/. Change those files, not this one.
 
