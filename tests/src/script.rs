@@ -6,9 +6,9 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use shared::domain::{Outcome, StepError};
 use shared::storage::{ArtifactMeta, StepStore};
-use shared::worker::{ClaimedStep, Handler};
+use shared::worker::{ClaimedStep, Handler, ModelCalls};
 
-type Work = dyn Fn(ClaimedStep, StepStore) -> BoxFuture<'static, Outcome> + Send + Sync;
+type Work = dyn for<'a> Fn(&'a ClaimedStep, &'a StepStore, &'a ModelCalls) -> BoxFuture<'a, Outcome> + Send + Sync;
 
 /// A handler that calls a closure. It serves every tool.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ impl Script {
         F: Future<Output = Outcome> + Send + 'static,
         W: Fn(ClaimedStep, StepStore) -> F + Send + Sync + 'static,
     {
-        Self(Arc::new(move |step, store| Box::pin(work(step, store))))
+        Self(Arc::new(move |step, store, _| Box::pin(work(step.clone(), store.clone()))))
     }
 
     /// Behaves like the deployed functions `echo` and `manual:*`. `codegen` stores an artifact with a fixed text.
@@ -45,11 +45,34 @@ impl Script {
             }
         })
     }
+
+    /// Like [`Script::overriding`], with work that calls models.
+    pub fn overriding_with_models<W>(work: W) -> Self
+    where
+        W: for<'a> Fn(&'a ClaimedStep, &'a StepStore, &'a ModelCalls) -> BoxFuture<'a, Option<Outcome>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        Self(Arc::new(move |step, store, calls| {
+            let work = work(step, store, calls);
+            Box::pin(async move {
+                match work.await {
+                    Some(outcome) => outcome,
+                    None => deployed(step, store).await,
+                }
+            })
+        }))
+    }
 }
 
 impl Handler for Script {
     async fn handle(&self, step: &ClaimedStep, store: &StepStore) -> Outcome {
-        (self.0)(step.clone(), store.clone()).await
+        self.handle_with_models(step, store, &ModelCalls::unaccounted()).await
+    }
+
+    async fn handle_with_models(&self, step: &ClaimedStep, store: &StepStore, calls: &ModelCalls) -> Outcome {
+        (self.0)(step, store, calls).await
     }
 }
 

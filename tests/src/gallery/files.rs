@@ -93,6 +93,8 @@ pub async fn stored(site: &Site) -> RunId {
     let deleted = ArtifactId(id("deleted.csv").await);
     let deletion = artifact_delete(&lab.session(), deleted, "ann", "a customer asked for it").await.expect("asked");
     assert!(matches!(deletion, Deletion::Deleted { .. }), "{deletion:?}");
+    let due = "update nofx.artifact_storage set due_at = now() - interval '1 s' where artifact_id = $1";
+    lab.admin.execute(due, &[&deleted.0]).await.expect("it is due");
     let kept = keep_artifacts(&lab.worker_ctx().await).await.expect("a sweep");
     assert_eq!(kept.deleted, 1, "{kept:?}");
     run

@@ -95,20 +95,20 @@ pub fn script(acts: Arc<Acts>, folder: &Path, runner: &Path, key: PrivateKey, mo
     let search_path = std::env::var("PATH").expect("a PATH");
     let workspaces = Arc::new(Workspaces::new(folder.join("workspaces"), search_path));
     let codegen = Arc::new(codegen(models));
-    Script::overriding(move |step, store| {
+    Script::overriding_with_models(move |step, store, calls| {
         let (acts, gate) = (Arc::clone(&acts), Arc::clone(&gate));
         let (workspaces, codegen) = (Arc::clone(&workspaces), Arc::clone(&codegen));
-        async move {
-            if let Some(outcome) = acts.perform(&step, &store).await {
+        Box::pin(async move {
+            if let Some(outcome) = acts.perform(step, store).await {
                 return Some(outcome);
             }
             match step.tool.as_str() {
-                "codegen" => Some(Box::pin(codegen.handle(&step, &store)).await),
-                tool if tool.starts_with("gate:") => Some(Box::pin(gate.handle(&step, &store)).await),
-                tool if tool.starts_with("workspace:") => Some(Box::pin(workspaces.handle(&step, &store)).await),
+                "codegen" => Some(codegen.handle_with_models(step, store, calls).await),
+                tool if tool.starts_with("gate:") => Some(gate.handle(step, store).await),
+                tool if tool.starts_with("workspace:") => Some(workspaces.handle(step, store).await),
                 _ => None,
             }
-        }
+        })
     })
 }
 

@@ -20,9 +20,11 @@ pub fn costs_page(base: Base, costs: &Costs, waiting: u64) -> String {
 fn nothing(base: Base, costs: &Costs) -> Markup {
     let words = html! {
         p.prose { "What model calls cost from " (costs.from) " to " (costs.to) " appears here. " (usage(base)) }
-        (budgets(base, &costs.budgets))
     };
-    blank("Nothing was spent", &words)
+    html! {
+        (blank("Nothing was spent", &words))
+        (budgets(base, &costs.budgets))
+    }
 }
 
 fn usage(base: Base) -> Markup {

@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use maud::{Markup, html};
 use shared::db::seal::SealState;
 use shared::domain::ArtifactId;
+use shared::domain::artifact_storage::StorageState;
 use shared::view::{Lineage, LineageEdge, LineageNode};
 
 use super::graph::{Kind, Node, graph};
-use super::icon::Look;
+use super::icon::{Look, icon};
 use super::layout::{Base, Layout, Part, layout};
 use super::parts::{many, section};
 use super::source::visible;
 use crate::graph::{Edge, nearest};
 
-/// An artifact has no state.
+/// Symbol and tone of an artifact. The state of its bytes is written out.
 const ARTIFACT: Look = Look { symbol: "doc", tone: "quiet", word: "" };
 
 /// Artifacts that are drawn. More of them side by side would move what is below them out of sight.
@@ -88,6 +89,7 @@ fn made_from(base: Base, drawn: &Lineage) -> Markup {
         ul.files {
             @for node in drawn.nodes.iter().take(LISTED) {
                 li data-row {
+                    (icon(look(node).symbol, "quiet"))
                     a href=(base.to(&format!("artifacts/{}", node.id))) { bdi { (visible(&node.name)) } }
                     span.note {
                         @let parents = parents(node);
@@ -129,11 +131,21 @@ fn node(base: Base, node: &LineageNode, here: Option<ArtifactId>) -> Node<'_> {
         href: Some(base.to(&format!("artifacts/{}", node.id))),
         name: &node.name,
         detail: node.step.as_deref().unwrap_or("uploaded"),
-        look: ARTIFACT,
-        figures: String::new(),
+        look: look(node),
+        figures: unreadable(node).map_or_else(String::new, |state| state.as_str().to_owned()),
         kind: Kind::Plain,
         is_here: here == Some(node.id),
     }
+}
+
+/// The state of bytes that cannot be read.
+fn unreadable(node: &LineageNode) -> Option<StorageState> {
+    node.storage.as_ref().map(|storage| storage.state).filter(|state| !state.is_readable())
+}
+
+fn look(node: &LineageNode) -> Look {
+    let is_gone = unreadable(node).is_some_and(StorageState::is_gone);
+    Look { symbol: if is_gone { "cancelled" } else { "doc" }, ..ARTIFACT }
 }
 
 #[cfg(test)]

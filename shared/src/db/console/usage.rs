@@ -81,8 +81,8 @@ const TOKENS: &str = "count(*) filter (where not u.is_template) as calls,
             coalesce(sum(u.output_tokens), 0)::bigint as output_tokens,
             coalesce(sum(u.cached_tokens), 0)::bigint as cached_tokens,
             count(*) filter (where u.is_unusable) as unusable,
-            count(*) filter (where not u.is_template and (u.input_tokens is null or u.output_tokens is null))
-                as uncounted";
+            count(*) filter (where not u.is_template and not u.is_refused
+                                   and (u.input_tokens is null or u.output_tokens is null)) as uncounted";
 
 /// The usage of the last days.
 pub async fn usage_fetch(session: &Session) -> Result<Usage, Error> {
@@ -97,12 +97,14 @@ pub async fn usage_fetch(session: &Session) -> Result<Usage, Error> {
              select e.run_id, e.timestamp, left(e.payload ->> 'provider', 100) as provider,
                     left(e.payload ->> 'model', 200) as model, {input} as input_tokens, {output} as output_tokens,
                     {cached} as cached_tokens, coalesce(e.payload -> 'usable' = 'false', false) as is_unusable,
-                    coalesce(e.payload ->> 'provider' = 'template', false) as is_template
+                    coalesce(e.payload ->> 'provider' = 'template', false) as is_template, false as is_refused
                from nofx.event e
               where e.tenant_id = $1 and e.type = 'codegen.usage' and e.timestamp > now() - make_interval(days => {DAYS})
               union all
              select c.run_id, c.started_at, c.provider, left(coalesce(c.model_served, c.model_requested), 200), c.input_tokens, c.output_tokens,
-                    c.cached_input_tokens, not coalesce(c.is_usable, false), false
+                    c.cached_input_tokens, not coalesce(c.is_usable, false), false,
+                    -- It cost nothing, and that is certain.
+                    coalesce(c.charged_usd_micros = 0 and not c.is_estimated, false)
                from nofx.llm_call c
               where c.tenant_id = $1 and c.state = 'settled' and c.started_at > now() - make_interval(days => {DAYS})
               order by timestamp desc limit {EVENTS})

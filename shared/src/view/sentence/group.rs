@@ -243,7 +243,7 @@ fn add_small_print<'a>(entry: &mut Entry<'a>, leading: &Item<'a>, group: &[&Item
             entry.sentence.truncate(1);
             entry.sentence.push(text(" passed its gate"));
         }
-        match (leading.took_ms, event.payload.attempt.filter(|_| leading.is_later)) {
+        match (leading.took_ms, event.payload.attempt.filter(|attempt| leading.is_later && *attempt > 1)) {
             // Beside its number, the time would read as that of the attempt.
             (Some(ms), Some(attempt)) => {
                 let since = text(format!(" after its first start, in attempt {attempt}"));

@@ -47,7 +47,7 @@ pub(super) fn notices(storage: &ArtifactStorage) -> Markup {
         StorageState::Restoring => {
             let body = html! {
                 p { strong { "The archive makes a copy that can be read." }
-                    @if let Some(restore) = &storage.restore { " Asked " (time(&restore.requested_at)) ", done by " (time(&restore.expected_by)) "." } }
+                    @if let Some(restore) = &storage.restore { " Asked " (time(&restore.requested_at)) ", expected " (time(&restore.expected_by)) "." } }
             };
             notice("quiet", "doc", "note", &body)
         }
@@ -77,6 +77,10 @@ pub(super) fn storage(page: &ArtifactPage<'_>) -> Markup {
     if let Some(actor) = &storage.actor {
         list.push(("By", html! { bdi { (visible(actor)) } }));
     }
+    // Of a deletion it is above the content.
+    if let Some(reason) = storage.reason.as_deref().filter(|_| !storage.state.is_gone()) {
+        list.push(("Reason", html! { bdi { (visible(reason)) } }));
+    }
     if let Some(problem) = &storage.problem {
         list.push(("Problem", html! { bdi { (visible(problem)) } }));
     }
@@ -84,8 +88,12 @@ pub(super) fn storage(page: &ArtifactPage<'_>) -> Markup {
         matches!(storage.state, StorageState::Archived | StorageState::Archiving | StorageState::Restored);
     let body = html! {
         (pairs(list))
-        @if can_restore { (restore(page)) }
-        @if !storage.state.is_gone() { (delete(page)) }
+        @if !storage.state.is_gone() {
+            div.actions {
+                @if can_restore { (restore(page)) }
+                (delete(page))
+            }
+        }
     };
     section("storage", "Storage", &html! {}, &body)
 }
