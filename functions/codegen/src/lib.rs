@@ -126,15 +126,15 @@ impl Codegen {
             return if config.allow_template && is_unconfigured && lacks_keys {
                 Ok(report::from_template(&request, &message))
             } else {
-                Err(Box::new(report::nothing_to_ask(&plan)))
+                Err(Box::new(report::nothing_to_ask(&plan, config)))
             };
         }
         let prompt = Prompt { instructions: prompt::instructions(&request).text(), message: &message };
         let cache = Cache::of(&request, &step.inputs, prompt, config);
         if let (Some(cache), Some(store)) = (&cache, store) {
             let first = &plan.attempts[0];
-            if let Some((answer, text)) = cache.find((first.provider, &first.model), calls, store).await {
-                let made = report::from_cache(&request, first, answer, text, &materials);
+            if let Some(answer) = cache.find((first.provider, &first.model), calls, store).await {
+                let made = report::from_cache(&request, first, answer, step.repair.as_ref(), &materials);
                 return keep::with_prompt(made, reader.as_ref(), prompt);
             }
         }
