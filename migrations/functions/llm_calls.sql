@@ -29,7 +29,8 @@ begin
 end
 $$;
 
--- What binds the model calls of a step: {cooldowns: [{deployment, left_ms, kind, reason}], is_budgeted}.
+-- What binds the model calls of a step: {cooldowns: [{deployment, left_ms, kind, reason}], is_budgeted}. A cooldown of one model has
+-- DEPLOYMENT/MODEL as its deployment.
 create or replace function nofx.llm_terms(p_tenant_id text, p_run_id uuid) returns jsonb
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -220,7 +221,7 @@ begin
 end
 $$;
 
--- Settles a request. p: {tenant_id, run_id, step_id, attempt, id, and what nofx.llm_settle takes, cooldown: {for_ms, kind, reason}, recovered}.
+-- Settles a request. p: {tenant_id, run_id, step_id, attempt, id, and what nofx.llm_settle takes, cooldown: {for_ms, of_model, kind, reason}, recovered}.
 -- Also for an attempt that has lost its step. A repeated end changes nothing, but a known cost replaces a ceiling.
 -- -> {result: settled|corrected|repeated|unknown}
 create or replace function nofx.llm_call_end(p jsonb) returns jsonb
@@ -248,16 +249,23 @@ begin
     end if;
     if (p ->> 'recovered')::boolean then
         delete from nofx.llm_cooldown c
-         where c.tenant_id = v_call.tenant_id and c.deployment = v_call.deployment
+         where c.tenant_id = v_call.tenant_id
+           and c.deployment in (v_call.deployment, v_call.deployment || '/' || v_call.model_requested)
            -- What has failed since this request was sent has not recovered.
            and c.started_at < v_call.started_at;
     elsif jsonb_typeof(p -> 'cooldown') = 'object' then
         insert into nofx.llm_cooldown as c (tenant_id, deployment, until, kind, reason, started_at)
-        values (v_call.tenant_id, v_call.deployment,
+        values (v_call.tenant_id,
+                v_call.deployment || case when (p #>> '{cooldown,of_model}')::boolean then '/' || v_call.model_requested else '' end,
                 v_now + make_interval(secs => least((p #>> '{cooldown,for_ms}')::numeric / 1000, 86400)),
                 left(p #>> '{cooldown,kind}', 50), left(p #>> '{cooldown,reason}', 500), v_now)
             on conflict (tenant_id, deployment) do update
                 set until = greatest(c.until, excluded.until), kind = excluded.kind, reason = excluded.reason, started_at = excluded.started_at;
+        -- Models come and go, so what ended is forgotten.
+        delete from nofx.llm_cooldown c
+         where c.ctid = any (array(select o.ctid from nofx.llm_cooldown o
+                                    where o.tenant_id = v_call.tenant_id and o.until < v_now - interval '1 hour'
+                                    limit 100 for update skip locked));
     end if;
     perform nofx.runs_settle(array[nofx.llm_settle(v_call, p, v_now)], v_now);
     return jsonb_build_object('result', case v_call.state when 'open' then 'settled' else 'corrected' end);

@@ -25,9 +25,9 @@
 //! | `LLM_ALLOW_TEMPLATE` | if no provider key is set, fill in a template and say so | false |
 //! | `LLM_REQUEST_TIMEOUT_S` | timeout of one request, in seconds | 240 |
 //! | `LLM_STREAM` | whether answers are streamed, so that a provider that hangs is seen early | true |
-//! | `LLM_IDLE_TIMEOUT_S` | how long a streamed answer may pause, in seconds | 60 |
+//! | `LLM_IDLE_TIMEOUT_S` | how long a streamed answer may pause between two events, in seconds | 60 |
 //! | `LLM_MAX_OUTPUT_TOKENS` | maximum tokens of an answer, including reasoning | 16384 |
-//! | `LLM_TRIES` | maximum requests to one provider for one step, including the first (1 to 10) | 3 |
+//! | `LLM_TRIES` | maximum requests to one model for one attempt of a step, including the first (1 to 10) | 3 |
 //! | `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL`, `GEMINI_BASE_URL` | another server with the provider's API | the provider's |
 //! | `OPENAI_MODEL`, `ANTHROPIC_MODEL`, `GEMINI_MODEL` | model of a provider | codegen's table |
 //! | `OPENAI_API` | `responses`, or `chat` for the chat completions of `OPENAI_BASE_URL` | responses |

@@ -5,13 +5,13 @@ use serde_json::Value;
 use shared::domain::TokenUsage;
 
 use crate::exchange::{Content, Patience, Response, exchange, media_type};
-use crate::fault::{Fault, Spent};
+use crate::fault::{Fault, Spent, error_of};
 use crate::inputs::Request;
 use crate::keys::ApiKey;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::provider::Api;
-use crate::redact::displayable_model;
+use crate::redact::{displayable_model, repeats};
 use crate::wire::{self, WireRequest};
 use crate::{prompt, schema};
 
@@ -31,8 +31,9 @@ pub(crate) struct Prompt<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub text: String,
-    /// The provider's name for the model that answered. It can differ from the requested model.
-    pub model_served: String,
+    /// The provider's name for the model that answered. It can differ from the requested model. `None` if the answer has no
+    /// name that may be shown.
+    pub model_served: Option<String>,
     pub usage: TokenUsage,
 }
 
@@ -75,25 +76,29 @@ fn read_answer(question: Question<'_>, response: Response) -> Result<Answer, Fau
         Content::Bytes(bytes) => parse(&bytes)?,
     };
     let wire::Reply { text, model: served, usage, problem } = wire::read(question.api, &body);
-    let unusable = |reason| {
-        let spent = if usage.is_reported() { Spent::Usage(Box::new(usage)) } else { Spent::Unknown };
-        Fault { spent, ..Fault::unusable(reason) }
-    };
+    let spent = if usage.is_reported() { Spent::Usage(Box::new(usage)) } else { Spent::Unknown };
+    let unusable = |reason| Fault { spent: spent.clone(), ..Fault::unusable(reason) };
+    if problem.is_some() && error_of(&body).is_some() {
+        return Err(Fault { spent, ..Fault::within_answer(&body) });
+    }
     // A misconfigured gateway may echo the key that it received.
-    let has_key = question.key.and_then(ApiKey::secret).is_some_and(|key| text.contains(key));
+    let key = question.key.and_then(ApiKey::secret);
+    let has_key = key.is_some_and(|key| repeats(&text, key));
     let repeats_key = has_key.then(|| "the answer repeats the key".to_owned());
     if let Some(reason) = problem.or(repeats_key).or_else(|| text_problem(&text)) {
         return Err(unusable(reason));
+    }
+    if text.trim().is_empty() {
+        return Err(Fault { spent, ..Fault::empty() });
     }
     let text = if prompt::is_file(question.request) { prompt::without_fence(&text).to_owned() } else { text };
     let text = question.request.output.accept(text).map_err(unusable)?;
     if let Some(reason) = content_problem(question.request, &text) {
         return Err(unusable(reason));
     }
-    let served = served.and_then(|served| {
-        displayable_model(served, question.model, question.key.and_then(ApiKey::secret), question.prompt.message)
-    });
-    Ok(Answer { text, model_served: served.unwrap_or_else(|| "unknown".to_owned()), usage })
+    let model_served =
+        served.and_then(|served| displayable_model(served, question.model, key, question.prompt.message));
+    Ok(Answer { text, model_served, usage })
 }
 
 /// Why a text is not what the step asks for.
@@ -106,9 +111,7 @@ pub(crate) fn content_problem(request: &Request, text: &str) -> Option<String> {
 }
 
 fn text_problem(text: &str) -> Option<String> {
-    if text.trim().is_empty() {
-        Some("the answer is empty".to_owned())
-    } else if text.len() > MAX_TEXT_BYTES {
+    if text.len() > MAX_TEXT_BYTES {
         Some(format!("the answer is longer than {MAX_TEXT_BYTES} bytes"))
     } else if text.contains('\0') {
         // Postgres cannot store it, and removing it would change what the model wrote.

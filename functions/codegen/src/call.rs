@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::ask::Answer;
-use crate::fault::{Fault, Spent};
+use crate::fault::{Fault, Scope, Spent};
 use crate::plan::Attempt;
 
 /// A request that was started. It must be ended, whatever happens to it.
@@ -66,11 +66,11 @@ impl<'a> Call<'a> {
         self.started.elapsed()
     }
 
-    /// Settles a request with a usable answer. The deployment works.
+    /// Settles a request with a usable answer. The deployment works, and so does the model.
     pub(crate) async fn succeed(self, answer: &Answer) {
         let usage = answer.usage.is_reported().then_some(answer.usage);
         let end = CallEnd {
-            model_served: Some(answer.model_served.clone()),
+            model_served: answer.model_served.clone(),
             usable: true,
             recovered: true,
             ..self.end(Charge::of(self.price.as_ref(), usage.as_ref()), usage)
@@ -86,8 +86,12 @@ impl<'a> Call<'a> {
             Spent::Usage(usage) => (Charge::of(self.price.as_ref(), Some(usage)), Some(**usage)),
         };
         let kind = fault.kind.as_str().to_owned();
-        let cooldown =
-            cooldown.map(|lasts| Cooldown { for_ms: millis(lasts), kind: kind.clone(), reason: fault.reason.clone() });
+        let cooldown = cooldown.map(|lasts| Cooldown {
+            for_ms: millis(lasts),
+            of_model: fault.scope != Scope::Key,
+            kind: kind.clone(),
+            reason: fault.reason.clone(),
+        });
         let fault = CallFault { kind, reason: fault.reason.clone(), status: fault.status };
         let end = CallEnd { fault: Some(fault), cooldown, ..self.end(charge, usage) };
         self.settle(end).await;

@@ -34,8 +34,8 @@ pub struct CodegenConfig {
     pub progress_period: Duration,
     /// Limits the tokens of an answer, including reasoning, and so its cost. A step can set its own.
     pub max_output_tokens: u32,
-    /// Requests to one provider for one step, including the first.
-    pub tries_per_provider: u32,
+    /// Requests to one model for one attempt of a step, including the first.
+    pub tries_per_model: u32,
     /// Delay before the second try. Each further try doubles it. Jitter shortens it by up to half.
     pub backoff: Duration,
     /// Limit on a step's outputs in bytes of JSON. The outputs contain the text if it fits.
@@ -61,7 +61,7 @@ impl Default for CodegenConfig {
             idle_timeout: Duration::from_mins(1),
             progress_period: Duration::from_secs(2),
             max_output_tokens: 16_384,
-            tries_per_provider: 3,
+            tries_per_model: 3,
             backoff: Duration::from_millis(500),
             outputs_bytes: Limits::default().outputs_bytes,
         }
@@ -102,7 +102,7 @@ impl CodegenConfig {
         };
         config.stream = llm.stream.unwrap_or(config.stream);
         config.max_output_tokens = llm.max_output_tokens.unwrap_or(config.max_output_tokens);
-        config.tries_per_provider = llm.tries.unwrap_or(config.tries_per_provider);
+        config.tries_per_model = llm.tries.unwrap_or(config.tries_per_model);
         for (name, base_url, model) in &llm.providers {
             let provider = name.parse().map_err(|why: String| Error::invalid(*name, why))?;
             config.base_urls.get_mut(provider).clone_from(base_url);
@@ -127,7 +127,7 @@ impl CodegenConfig {
         if self.order.as_ref().is_some_and(Vec::is_empty) {
             self.order = None;
         }
-        self.tries_per_provider = self.tries_per_provider.clamp(1, 10);
+        self.tries_per_model = self.tries_per_model.clamp(1, 10);
         Ok(self)
     }
 
@@ -138,7 +138,15 @@ impl CodegenConfig {
 
     /// Whether a provider has a URL, and a model to ask if a step names none.
     pub(crate) fn has_default(&self, provider: Provider) -> bool {
-        self.base_url(provider).is_some() && !self.models.get(provider).is_empty()
+        self.missing_setting(provider, self.models.get(provider)).is_none()
+    }
+
+    /// The setting without which a provider cannot be asked for this model. Only one provider has no defaults.
+    pub(crate) fn missing_setting(&self, provider: Provider, model: &str) -> Option<&'static str> {
+        if self.base_url(provider).is_none() {
+            return Some("OPENAI_COMPATIBLE_BASE_URL");
+        }
+        model.is_empty().then_some("OPENAI_COMPATIBLE_MODEL")
     }
 
     /// What a provider speaks.
@@ -196,7 +204,7 @@ mod tests {
         assert_eq!(config.order, Some(vec![Provider::Gemini.into(), Provider::Anthropic.into()]));
         assert_eq!((config.stream, config.idle_timeout, config.openai_api), (false, Duration::from_secs(3), Api::Chat));
         assert_eq!((config.request_timeout, config.max_output_tokens), (Duration::from_secs(7), 99));
-        assert_eq!(config.tries_per_provider, CodegenConfig::default().tries_per_provider);
+        assert_eq!(config.tries_per_model, CodegenConfig::default().tries_per_model);
         assert_eq!((config.models.gemini.as_str(), config.allow_template), ("g-1", true));
         assert_eq!(config.models.anthropic, CodegenConfig::default().models.anthropic);
         assert_eq!(config.base_urls.anthropic.as_deref(), Some("http://127.0.0.1:9/v1"));

@@ -1,11 +1,11 @@
 //! Decides what follows a fault: a retry, the next model, or the end. Pure.
 //!
 //! *Retry* asks the same model again. *Next* falls back to the next model of the plan. *Cooldown* makes later attempts of
-//! all workers skip a deployment, while another one can be asked.
+//! all workers skip a model or a whole deployment, while another one can be asked.
 
 use std::time::Duration;
 
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, FaultKind, Scope};
 
 /// If a provider asks for a longer wait, the router falls back to the next model.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
@@ -66,13 +66,15 @@ pub(crate) fn after(fault: &Fault, state: &State, jitter: f64) -> Decision {
     if fits { Decision::Retry { delay } } else { Decision::Next }
 }
 
-/// How long all workers skip the deployment after this fault. `None` if it may be healthy.
+/// How long all workers skip what the fault holds for. `None` if it may be healthy.
 pub(crate) fn cooldown(fault: &Fault, decision: Decision, is_providers_fault: bool) -> Option<Duration> {
     match fault.kind {
         // A deployment has one key, so this holds also if a retry uses another one.
         FaultKind::Auth => Some(AUTH_COOLDOWN),
         FaultKind::Billing => Some(MAX_COOLDOWN),
-        FaultKind::Transient if is_providers_fault && !matches!(decision, Decision::Retry { .. }) => {
+        FaultKind::Transient
+            if is_providers_fault && fault.scope != Scope::Request && !matches!(decision, Decision::Retry { .. }) =>
+        {
             let asked = fault.retry_after.filter(|wait| !wait.is_zero());
             Some(asked.unwrap_or(TRANSIENT_COOLDOWN).min(MAX_COOLDOWN))
         }
@@ -88,11 +90,6 @@ pub(crate) fn is_providers_fault(fault: &Fault, took: Duration, limit: Duration,
 /// The time that a model may use: half of what is left while others remain, so that one that hangs cannot use up the step.
 pub(crate) fn share(step_left: Duration, others_remain: bool) -> Duration {
     if others_remain { step_left / 2 } else { step_left }
-}
-
-/// Whether an earlier failure of the same deployment makes a request to another of its models pointless.
-pub(crate) fn rules_out_deployment(kind: FaultKind) -> bool {
-    matches!(kind, FaultKind::Auth | FaultKind::Billing)
 }
 
 #[cfg(test)]
@@ -177,5 +174,6 @@ mod tests {
         assert_eq!(of(&Fault::new(FaultKind::Billing, ""), Decision::Next), Some(300));
         assert_eq!(of(&Fault::new(FaultKind::Rejected, ""), Decision::Next), None);
         assert_eq!(of(&Fault::unusable(""), Decision::Next), None);
+        assert_eq!(of(&Fault::empty(), Decision::Next), None, "another request may have an answer");
     }
 }

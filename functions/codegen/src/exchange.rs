@@ -10,7 +10,7 @@ use flate2::write::GzDecoder;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::ask::parse;
 use crate::config::CodegenConfig;
@@ -46,9 +46,9 @@ pub(crate) enum Content {
 pub(crate) struct Patience {
     /// For everything.
     pub whole: Duration,
-    /// For the beginning of a streamed answer.
+    /// For the beginning of a streamed answer: its headers, and then its first event.
     pub first: Duration,
-    /// For each part of a streamed answer after that.
+    /// For each event after that. Comments, which servers send to keep a connection open, do not count.
     pub idle: Duration,
     /// Between two reports of what a streamed answer has so far.
     pub report: Duration,
@@ -131,22 +131,25 @@ async fn read_stream(
     mut response: reqwest::Response,
     headers: &HeaderMap,
     api: Api,
-    Patience { idle, report, .. }: Patience,
+    Patience { first, idle, report, .. }: Patience,
     progress: &Progress<'_>,
 ) -> Result<Value, Fault> {
     let mut body = Body::new(headers, MAX_STREAM_BYTES)?;
     let (mut events, mut assembly) = (Events::default(), Assembly::new(api));
     let mut reported = Instant::now();
+    // When something was heard last, and for how long nothing more may be.
+    let (mut heard, mut wait) = (Instant::now(), first);
     while !assembly.is_complete() {
-        let chunk = timeout(idle, response.chunk()).await.map_err(|_| Fault::stalled(idle))?;
+        let chunk = timeout_at(heard + wait, response.chunk()).await.map_err(|_| Fault::stalled(wait))?;
         let Some(chunk) = chunk.map_err(|error| Fault::of_transport(&error))? else { break };
         body.push(&chunk)?;
-        events.push(&body.take()?, |data| match data {
-            b"[DONE]" => {
-                assembly.push_done();
-                Ok(())
+        events.push(&body.take()?, |data| {
+            (heard, wait) = (Instant::now(), idle);
+            match data {
+                b"[DONE]" => assembly.push_done(),
+                data => assembly.push(parse(data)?)?,
             }
-            data => assembly.push(parse(data)?),
+            Ok(())
         })?;
         if reported.elapsed() >= report {
             progress.report(assembly.partial());

@@ -51,6 +51,17 @@ pub enum FaultKind {
     Stopped,
 }
 
+/// What a fault holds for. A cooldown is for no more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// This request. The same model may answer another one.
+    Request,
+    /// The model, with this key at this server.
+    Model,
+    /// All models of the key at this server.
+    Key,
+}
+
 /// What a request without a usable answer cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Spent {
@@ -65,13 +76,14 @@ pub(crate) enum Spent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub kind: FaultKind,
+    pub scope: Scope,
     pub status: Option<u16>,
     /// Safe to show.
     pub reason: String,
     /// How long the provider asks the client to wait.
     pub retry_after: Option<Duration>,
     pub timed_out: bool,
-    /// Do not send the same request again in this step.
+    /// The router does not send the same request again. The next attempt of the step may.
     pub do_not_retry: bool,
     pub spent: Spent,
 }
@@ -102,8 +114,14 @@ impl FaultKind {
 impl Fault {
     /// A fault of a request that cost nothing.
     pub fn new(kind: FaultKind, reason: impl Into<String>) -> Self {
+        let scope = match kind {
+            FaultKind::Auth | FaultKind::Billing => Scope::Key,
+            FaultKind::Transient => Scope::Model,
+            _ => Scope::Request,
+        };
         Self {
             kind,
+            scope,
             status: None,
             reason: reason.into(),
             retry_after: None,
@@ -143,6 +161,11 @@ impl Fault {
         Self { do_not_retry: true, ..Self::sent(FaultKind::Transient, "the answer is empty or truncated") }
     }
 
+    /// A whole answer without a text. It was billed, so only a later attempt sends the request again.
+    pub fn empty() -> Self {
+        Self { scope: Scope::Request, do_not_retry: true, ..Self::sent(FaultKind::Transient, "the answer is empty") }
+    }
+
     pub fn of_transport(error: &reqwest::Error) -> Self {
         if error.is_builder() {
             Self::new(FaultKind::Rejected, "the request could not be built")
@@ -154,18 +177,20 @@ impl Fault {
         }
     }
 
-    /// An error that a provider reports within a streamed answer. The answer was begun, so it may be billed.
-    pub fn in_stream(event: &Value) -> Self {
-        // OpenAI's event is itself the error.
-        let wrapped = serde_json::json!({ "error": event });
-        let body = if event.get("error").is_some_and(Value::is_object) { event } else { &wrapped };
-        let ids = ErrorBody::read(body).ids;
-        let status = match body.pointer("/error/code").and_then(Value::as_u64) {
-            Some(code) => u16::try_from(code).unwrap_or(500),
-            None => ids.iter().find_map(|id| status_of_error(id)).unwrap_or(500),
+    /// An error that a provider reports within an answer, whole or streamed. The answer was begun, so it may be billed.
+    pub fn within_answer(body: &Value) -> Self {
+        // An event of OpenAI is itself the error.
+        let wrapped = serde_json::json!({ "error": body });
+        let body = if error_of(body).is_some_and(Value::is_object) { body } else { &wrapped };
+        let code = error_of(body).and_then(|error| error.get("code")).and_then(Value::as_u64);
+        let code = code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+        let of_name = || ErrorBody::read(body).ids.iter().find_map(|id| status_of_error(id));
+        let fault = Self::of_status(code.or_else(of_name).unwrap_or(500), body, &HeaderMap::new());
+        let named = match (fault.reason.split_once(' '), code) {
+            (Some((_, ids)), _) => ids.to_owned(),
+            (None, Some(code)) => format!("error {code}"),
+            (None, None) => "an error".to_owned(),
         };
-        let fault = Self::of_status(status, body, &HeaderMap::new());
-        let named = fault.reason.split_once(' ').map_or("an error", |(_, ids)| ids);
         Self {
             reason: format!("{named} within the answer"),
             status: None,
@@ -180,6 +205,8 @@ impl Fault {
         let error = ErrorBody::read(body);
         let mut kind = match status {
             _ if status == 402 || error.is_billing() => FaultKind::Billing,
+            // The key is valid, and may not use this model.
+            403 if error.ids.contains(&"model_not_found") => FaultKind::Rejected,
             401 | 403 => FaultKind::Auth,
             400 if error.ids.iter().any(|id| id.eq_ignore_ascii_case("API_KEY_INVALID")) => FaultKind::Auth,
             408 | 409 | 425 | 429 | 500..=599 => FaultKind::Transient,
@@ -197,11 +224,13 @@ impl Fault {
             reason.push(' ');
             reason.push_str(id);
         }
+        let fault = Self::new(kind, reason);
         Self {
             status: Some(status),
+            scope: if error.is_models_quota() { Scope::Model } else { fault.scope },
             retry_after: retry_after(headers).or(error.retry_after).map(|wait| wait.min(MAX_RETRY_AFTER)),
             do_not_retry: should_retry == Some("false"),
-            ..Self::new(kind, reason)
+            ..fault
         }
     }
 }
@@ -227,15 +256,15 @@ fn status_of_error(id: &str) -> Option<u16> {
 struct ErrorBody<'b> {
     ids: Vec<&'b str>,
     out_of_credit: bool,
-    daily_quota: bool,
+    /// Quotas of a day that are used up, by Google's names.
+    daily_quotas: Vec<&'b str>,
     retry_after: Option<Duration>,
 }
 
 impl<'b> ErrorBody<'b> {
     fn read(body: &'b Value) -> Self {
         let mut parsed = Self::default();
-        // Google sometimes wraps errors in a list.
-        let Some(error) = body.get("error").or_else(|| body.pointer("/0/error")) else { return parsed };
+        let Some(error) = error_of(body) else { return parsed };
         let details = error.get("details").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let named = ["type", "code", "status", "param"].into_iter().filter_map(|name| error.get(name));
         for value in named.chain(details.iter().take(8).filter_map(|detail| detail.get("reason"))) {
@@ -245,21 +274,20 @@ impl<'b> ErrorBody<'b> {
                 parsed.ids.push(id);
             }
         }
-        // Anthropic answers a plain 400 if the account has no credit. Only the message says so.
-        let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
-        parsed.out_of_credit = message.to_ascii_lowercase().contains("credit balance is too low");
+        // Anthropic answers a plain 400 if the account has no credit, or has reached its own limit. Only the message says so.
+        let message = error.get("message").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
+        parsed.out_of_credit = ["credit balance is too low", "reached your specified api usage limits"]
+            .into_iter()
+            .any(|sentence| message.contains(sentence));
         for detail in details.iter().take(8) {
             let quotas = detail.get("violations").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-            parsed.daily_quota |= quotas
-                .iter()
-                .filter_map(|violation| violation.get("quotaId"))
-                .chain(detail.pointer("/metadata/quota_limit"))
-                .filter_map(Value::as_str)
-                .any(|quota| quota.contains("PerDay"));
+            let names = quotas.iter().filter_map(|violation| violation.get("quotaId"));
+            let names = names.chain(detail.pointer("/metadata/quota_limit")).filter_map(Value::as_str);
+            parsed.daily_quotas.extend(names.filter(|quota| quota.contains("PerDay")));
             if let Some(seconds) =
                 detail.get("retryDelay").and_then(Value::as_str).and_then(|text| text.strip_suffix('s'))
             {
-                parsed.retry_after = parsed.retry_after.or(parse_seconds(seconds));
+                parsed.retry_after = parsed.retry_after.or(parse_wait(seconds, 1.0));
             }
         }
         parsed
@@ -270,17 +298,27 @@ impl<'b> ErrorBody<'b> {
             let id = id.to_ascii_lowercase();
             BILLING_WORDS.iter().any(|word| id.contains(word))
         };
-        self.out_of_credit || self.daily_quota || self.ids.iter().any(is_billing_word)
+        self.out_of_credit || !self.daily_quotas.is_empty() || self.ids.iter().any(is_billing_word)
+    }
+
+    /// Whether all quotas that are used up are of one model.
+    fn is_models_quota(&self) -> bool {
+        !self.daily_quotas.is_empty() && self.daily_quotas.iter().all(|quota| quota.contains("PerModel"))
     }
 }
 
+/// The error in a body. Google sometimes wraps it in a list.
+pub(crate) fn error_of(body: &Value) -> Option<&Value> {
+    body.get("error").or_else(|| body.pointer("/0/error")).filter(|error| !error.is_null())
+}
+
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let exact = header(headers, "retry-after-ms").and_then(|text| text.parse::<f64>().ok());
-    if let Some(wait) = exact.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()) {
-        return Some(wait);
+    let exact = header(headers, "retry-after-ms").and_then(|text| parse_wait(text, 1000.0));
+    if exact.is_some() {
+        return exact;
     }
     let text = header(headers, "retry-after")?;
-    parse_seconds(text).or_else(|| {
+    parse_wait(text, 1.0).or_else(|| {
         let date = httpdate::parse_http_date(text).ok()?;
         Some(date.duration_since(SystemTime::now()).unwrap_or_default())
     })
@@ -290,6 +328,13 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-fn parse_seconds(text: &str) -> Option<Duration> {
-    text.trim().parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+/// A wait in units of which a second has `per_second`, at most [`MAX_RETRY_AFTER`]. `None` if it is negative or no number.
+fn parse_wait(text: &str, per_second: f64) -> Option<Duration> {
+    let text = text.trim();
+    // The parser knows words too, such as `inf`.
+    if !text.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
+        return None;
+    }
+    let seconds = text.parse::<f64>().ok()? / per_second;
+    Some(Duration::from_secs_f64(seconds.min(MAX_RETRY_AFTER.as_secs_f64())))
 }

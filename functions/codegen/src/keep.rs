@@ -27,7 +27,7 @@ pub(crate) fn with_prompt(
     let text = json!({
         "provider": made.provider,
         "model_requested": made.metadata["model_requested"],
-        "model_served": made.model,
+        "model_served": made.metadata["model_served"],
         "instructions": prompt.instructions,
         "message": prompt.message,
         "answer": made.text,

@@ -126,18 +126,18 @@ impl Codegen {
             return if config.allow_template && is_unconfigured && lacks_keys {
                 Ok(report::from_template(&request, &message))
             } else {
-                Err(Box::new(report::nothing_to_ask(&plan)))
+                Err(Box::new(report::nothing_to_ask(&plan, config)))
             };
         }
         let prompt = Prompt { instructions: prompt::instructions(&request).text(), message: &message };
         let cache = Cache::of(&request, &step.inputs, prompt, config);
         if let (Some(cache), Some(store)) = (&cache, store) {
             let first = &plan.attempts[0];
-            if let Some((answer, text)) = cache.find((first.provider, &first.model), calls, store).await
+            if let Some(answer) = cache.find((first.provider, &first.model), calls, store).await
                 // It was checked by an earlier release.
-                && ask::content_problem(&request, &text).is_none()
+                && ask::content_problem(&request, &answer.1).is_none()
             {
-                let made = report::from_cache(&request, first, answer, text, &materials);
+                let made = report::from_cache(&request, first, answer, step.repair.as_ref(), &materials);
                 return keep::with_prompt(made, reader.as_ref(), prompt);
             }
         }

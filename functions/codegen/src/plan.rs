@@ -167,11 +167,8 @@ fn exclusion(
     if !policy.terms.policy.allows(provider.as_str(), model) {
         return Some((FaultKind::NotAllowed, "the tenant's policy does not allow it".to_owned()));
     }
-    if policy.config.base_url(provider).is_none() {
-        return Some((FaultKind::NoKey, "OPENAI_COMPATIBLE_BASE_URL is not configured".to_owned()));
-    }
-    if model.is_empty() {
-        return Some((FaultKind::NoKey, "OPENAI_COMPATIBLE_MODEL is not configured".to_owned()));
+    if let Some(setting) = policy.config.missing_setting(provider, model) {
+        return Some((FaultKind::NoKey, format!("{setting} is not configured")));
     }
     if health.keys.get(provider).is_none() && (provider.needs_key() || health.keys.is_malformed(provider)) {
         return Some((FaultKind::NoKey, health.keys.problem(provider)));
@@ -180,12 +177,14 @@ fn exclusion(
     Some((FaultKind::Unsupported, problem.to_owned()))
 }
 
+/// The longest of the cooldowns of the model and of its deployment.
 fn cooldown(
     health: &Health<'_>,
     attempt: &Attempt,
     since_claim: Duration,
 ) -> Option<(FaultKind, String, Option<Duration>)> {
-    let cooldown = health.cooldowns.iter().find(|cooldown| cooldown.deployment == attempt.deployment)?;
+    let of_attempt = health.cooldowns.iter().filter(|cooldown| cooldown.is_of(&attempt.deployment, &attempt.model));
+    let cooldown = of_attempt.max_by_key(|cooldown| cooldown.left_ms)?;
     let left = Duration::from_millis(cooldown.left_ms).checked_sub(since_claim).filter(|left| !left.is_zero())?;
     let kind = FaultKind::of_name(&cooldown.kind);
     Some((kind, format!("cooling down after: {}", cooldown.reason), Some(left)))
@@ -309,6 +308,13 @@ mod tests {
         assert_eq!(names(&world.plan(&inputs(), 5000)).len(), 2, "it is over");
         world.cool(Provider::Anthropic, "transient", 9000);
         assert_eq!(names(&world.plan(&inputs(), 0)).len(), 2, "they are asked anyway");
+        for (model, left_ms) in [("claude-sonnet-5-5", 12_000), ("another", 20_000)] {
+            world.cool(Provider::Anthropic, "transient", left_ms);
+            world.cooldowns.last_mut().unwrap().deployment += &format!("/{model}");
+        }
+        let health = Health { keys: &world.keys, cooldowns: &world.cooldowns };
+        let longest = cooldown(&health, &world.plan(&inputs(), 0).attempts[1], Duration::ZERO);
+        assert_eq!(longest.unwrap().2, Some(Duration::from_secs(12)));
         // Another key is another deployment.
         world.keys = ProviderKeys::from_secret(r#"{"OPENAI_API_KEY":"new","ANTHROPIC_API_KEY":"a"}"#).unwrap();
         assert_eq!(names(&world.plan(&inputs(), 0)), ["openai/gpt-6-luna"]);

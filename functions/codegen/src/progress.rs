@@ -9,6 +9,8 @@ use shared::worker::ModelCalls;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::redact::{ESCAPE_BYTES, repeats};
+
 /// Characters of the end of the text.
 const TAIL: usize = 1_000;
 
@@ -48,9 +50,10 @@ impl<'a> Progress<'a> {
 
     /// Nothing of a text that repeats the key. The end of the text may be the beginning of the key, so it is left out.
     fn partial(&self, text: &str) -> Option<Partial> {
+        let character = if text.contains("\\u") { ESCAPE_BYTES } else { 1 };
         let shown = match self.key {
-            Some(key) if text.contains(key) => return None,
-            Some(key) => &text[..text.floor_char_boundary(text.len().saturating_sub(key.len()))],
+            Some(key) if repeats(text, key) => return None,
+            Some(key) => &text[..text.floor_char_boundary(text.len().saturating_sub(key.len() * character))],
             None => text,
         };
         let start = shown.char_indices().rev().nth(TAIL - 1).map_or(0, |(at, _)| at);
@@ -92,6 +95,12 @@ mod tests {
             let text = format!("the key is {}", &key[..end]);
             let shown = reported(Some(key), &text).map(|(_, tail)| tail).unwrap_or_default();
             assert!(!shown.contains("sk-") && "the key is ".starts_with(&shown), "{shown}");
+        }
+        let escaped = key.replace('-', "\\u002d");
+        for end in 0..=escaped.len() {
+            let text = format!("the key is {}", &escaped[..end]);
+            let shown = reported(Some(key), &text).map(|(_, tail)| tail).unwrap_or_default();
+            assert!("the key is sk".starts_with(&shown), "{shown}");
         }
         assert_eq!(reported(Some(key), &format!("{key} and much more text than the key has")), None);
     }

@@ -55,6 +55,32 @@ const ALLOWED_WORDS: &[&str] = &[
     "TOO_MANY_TOOL_CALLS", "UNEXPECTED_TOOL_CALL",
 ];
 
+/// The most bytes of a character that is written with an escape of JSON: `\u002d`.
+pub(crate) const ESCAPE_BYTES: usize = 6;
+
+/// Whether a text has the key in it, as it is or with escapes of JSON.
+pub(crate) fn repeats(text: &str, key: &str) -> bool {
+    text.contains(key) || (text.contains('\\') && unescaped(text).contains(key))
+}
+
+/// The text without escapes of JSON. A key has only visible ASCII characters, so others do not matter.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let code = after.strip_prefix('u').and_then(|digits| u32::from_str_radix(digits.get(..4)?, 16).ok());
+        let (escaped, length) = match code.and_then(char::from_u32) {
+            Some(escaped) => (Some(escaped), 5),
+            None => (after.chars().next(), after.chars().next().map_or(0, char::len_utf8)),
+        };
+        plain.extend(escaped);
+        rest = &after[length..];
+    }
+    plain.push_str(rest);
+    plain
+}
+
 /// The word, if it may be shown.
 pub(crate) fn allowed_word(word: &str) -> Option<&'static str> {
     ALLOWED_WORDS.iter().find(|allowed| **allowed == word).copied()
@@ -193,6 +219,19 @@ mod tests {
         }
         for name in ["", "gpt 6", "gpt\u{0}6", "gpt\n6", "swörd", &"x".repeat(101)] {
             assert!(!shown(name, "p"), "{name}: not a name");
+        }
+    }
+
+    #[test]
+    fn escapes_do_not_hide_the_key() {
+        let first = format!("\\u{:04X}", u32::from(b's'));
+        let all: String = KEY.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+        for text in [KEY.to_owned(), KEY.replace('-', "\\u002d"), format!("\\\"\\u12{first}{}", &KEY[1..]), all] {
+            assert!(repeats(&format!("{{\"a\": \"{text}\"}}"), KEY), "{text}");
+        }
+        assert!(repeats(r#"my \"key\/\\ "#, r#""key/\"#));
+        for text in ["", "\\", "\\u", "\\u00", "\\u00ä", "\\ud800", &KEY[1..]] {
+            assert!(!repeats(text, KEY), "{text}");
         }
     }
 

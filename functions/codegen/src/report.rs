@@ -10,11 +10,12 @@ use shared::error::{Error, Problem};
 use shared::telemetry;
 
 use crate::ask::Prompt;
+use crate::config::CodegenConfig;
 use crate::fault::FaultKind;
 use crate::inputs::{Kind, MAX_PROMPT_BYTES, Request};
 use crate::materials::{self, Material};
 use crate::output::Output;
-use crate::plan::{Attempt, Plan};
+use crate::plan::{Attempt, ChosenBy, Plan};
 use crate::prompt::{self, sha256};
 use crate::router::{ModelFailure, Routed};
 
@@ -80,16 +81,15 @@ pub(crate) fn from_model(
     routed: Routed,
 ) -> Generated {
     let Routed { provider, model_requested, chosen_by, answer, failures } = routed;
+    let model = answer.model_served.clone().unwrap_or_else(|| model_requested.clone());
     let mut metadata = json!({
         "provider": provider,
         "model_requested": model_requested,
         "model_served": answer.model_served,
-        "chosen_by": chosen_by,
         "kind": request.kind,
         "prompt_sha256": sha256(prompt.message),
         "instructions_sha256": sha256(prompt.instructions),
         "prompt_templates": prompt::templates(request, !materials.is_empty(), repair.is_some()),
-        "materials": materials.iter().map(Material::describe).collect::<Vec<_>>(),
         "parameters": parameters(request, max_output_tokens),
         "tokens": answer.usage,
         "attempts": failures,
@@ -98,9 +98,7 @@ pub(crate) fn from_model(
     if request.output != Output::Text {
         metadata["output"] = json!(request.output);
     }
-    if let Some(task) = repair {
-        metadata["repair"] = json!({ "round": task.round, "gate": task.gate, "code": task.code });
-    }
+    describe_step(&mut metadata, repair, materials, chosen_by);
     Generated {
         name: request.name.clone(),
         kind: artifact_kind(request),
@@ -109,10 +107,22 @@ pub(crate) fn from_model(
         text: answer.text,
         output: request.output,
         provider: provider.as_str(),
-        model: answer.model_served,
+        model,
         made_from: materials::ids(materials),
         kept: None,
         events: Vec::new(),
+    }
+}
+
+/// Who chose the model, what it read, and what it repairs. An earlier answer may be another step's, so this replaces what it says.
+fn describe_step(metadata: &mut Value, repair: Option<&RepairTask>, materials: &[Material], chosen_by: ChosenBy) {
+    let Some(metadata) = metadata.as_object_mut() else { return };
+    metadata.insert("chosen_by".to_owned(), json!(chosen_by));
+    metadata.insert("materials".to_owned(), materials.iter().map(Material::describe).collect());
+    metadata.remove("repair");
+    if let Some(task) = repair {
+        let task = json!({ "round": task.round, "gate": task.gate, "code": task.code });
+        metadata.insert("repair".to_owned(), task);
     }
 }
 
@@ -120,8 +130,8 @@ pub(crate) fn from_model(
 pub(crate) fn from_cache(
     request: &Request,
     asked: &Attempt,
-    cached: CachedAnswer,
-    text: String,
+    (cached, text): (CachedAnswer, String),
+    repair: Option<&RepairTask>,
     materials: &[Material],
 ) -> Generated {
     let CachedAnswer { artifact, run_id, mut metadata, age_s, cost } = cached;
@@ -133,6 +143,7 @@ pub(crate) fn from_cache(
         metadata.insert("attempts".to_owned(), json!([]));
         metadata.insert("cached".to_owned(), facts.clone());
     }
+    describe_step(&mut metadata, repair, materials, asked.chosen_by);
     let mut payload = json!({ "provider": asked.provider, "model": model });
     if let (Value::Object(payload), Value::Object(facts)) = (&mut payload, facts) {
         payload.extend(facts.into_iter().filter(|(_, value)| !value.is_null()));
@@ -203,7 +214,7 @@ pub(crate) fn template_refused() -> Outcome {
 }
 
 /// Nothing can be asked.
-pub(crate) fn nothing_to_ask(plan: &Plan) -> Outcome {
+pub(crate) fn nothing_to_ask(plan: &Plan, config: &CodegenConfig) -> Outcome {
     let is_only = |kind| !plan.left_out.is_empty() && plan.left_out.iter().all(|left_out| left_out.kind == kind);
     if is_only(FaultKind::Unsupported) {
         let reasons = plan.left_out.iter().map(|left_out| format!("{}: {}", left_out.provider, left_out.reason));
@@ -217,15 +228,24 @@ pub(crate) fn nothing_to_ask(plan: &Plan) -> Outcome {
             format!("The tenant's policy allows none of the models ({reasons}). Change models.allow of the policy.");
         return Outcome::failed(StepError::new("model_not_allowed", message));
     }
-    let without_key = plan.left_out.iter().filter(|left_out| left_out.kind == FaultKind::NoKey);
-    let names: Vec<_> = without_key.map(|left_out| left_out.provider.key_name()).collect();
     Outcome::failed(StepError::new(
         "no_provider",
-        format!(
-            "No model can be asked ({reasons}). Set {} in the secret that LLM_SECRET_ID names.",
-            names.join(" or ")
-        ),
+        format!("No model can be asked ({reasons}). {}.", advice(plan, config)),
     ))
+}
+
+/// What to configure so that one of the models that were left out can be asked.
+fn advice(plan: &Plan, config: &CodegenConfig) -> String {
+    let (mut keys, mut settings) = (Vec::new(), Vec::new());
+    for left_out in plan.left_out.iter().filter(|left_out| left_out.kind == FaultKind::NoKey) {
+        match config.missing_setting(left_out.provider, &left_out.model) {
+            Some(setting) => settings.push(setting),
+            None => keys.push(left_out.provider.key_name()),
+        }
+    }
+    let keys = (!keys.is_empty()).then(|| format!("{} in the secret that LLM_SECRET_ID names", keys.join(" or ")));
+    let settings = (!settings.is_empty()).then(|| format!("{} in the environment", settings.join(" or ")));
+    format!("Set {}", keys.into_iter().chain(settings).collect::<Vec<_>>().join(", or "))
 }
 
 /// The step was cancelled or its lease was lost, so no further model was asked. The database ignores this outcome.

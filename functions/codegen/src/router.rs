@@ -18,7 +18,7 @@ use crate::call::{Call, Refusal, Size};
 use crate::config::CodegenConfig;
 use crate::decide::{self, Decision, MIN_TRY_TIME, State};
 use crate::exchange::{Patience, client};
-use crate::fault::{Fault, FaultKind};
+use crate::fault::{Fault, FaultKind, Scope};
 use crate::inputs::Request;
 use crate::keys::{ApiKey, KEYS_TIMEOUT, StepKeys};
 use crate::plan::{self, Attempt, ChosenBy, LeftOut, Plan};
@@ -43,6 +43,8 @@ pub struct ModelFailure {
     /// The budget that applies to a model without a price.
     #[serde(skip)]
     pub unpriced_in: Option<BudgetScope>,
+    #[serde(skip)]
+    scope: Scope,
     #[serde(skip)]
     position: usize,
     /// Empty if the model was left out.
@@ -250,7 +252,7 @@ impl Router {
     fn state(&self, course: &Course, task: &Task<'_>, has_new_key: bool) -> State {
         State {
             tries: course.tries,
-            max_tries: if course.attempt.is_cooling { 1 } else { self.config.tries_per_provider },
+            max_tries: if course.attempt.is_cooling { 1 } else { self.config.tries_per_model },
             backoff: self.config.backoff,
             share_left: left(course.deadline),
             step_left: left(task.deadline),
@@ -272,7 +274,7 @@ impl Router {
 impl Course {
     fn failure(&self, fault: Fault) -> ModelFailure {
         let Attempt { position, provider, model, deployment, .. } = self.attempt.clone();
-        let Fault { kind, reason, status, retry_after, .. } = fault;
+        let Fault { kind, scope, reason, status, retry_after, .. } = fault;
         let tries = self.tries;
         ModelFailure {
             provider,
@@ -283,6 +285,7 @@ impl Course {
             tries,
             retry_after,
             unpriced_in: None,
+            scope,
             position,
             deployment,
         }
@@ -321,20 +324,22 @@ impl ModelFailure {
             tries: 0,
             retry_after,
             unpriced_in: None,
+            scope: Scope::Model,
             position,
             deployment,
         }
     }
 }
 
-/// Another model of a deployment that refuses the key, or has no credit, is not asked.
+/// Another model of a deployment that refuses the key, or has no credit, is not asked. The reason names the one that was.
 fn ruled_out(failures: &[ModelFailure], attempt: &Attempt) -> Option<ModelFailure> {
     let is_same = |failure: &&ModelFailure| {
-        failure.deployment == attempt.deployment && decide::rules_out_deployment(failure.kind)
+        failure.deployment == attempt.deployment && failure.scope == Scope::Key && failure.tries > 0
     };
     let earlier = failures.iter().find(is_same)?;
+    let reason = format!("not asked after {}: {}", earlier.model, earlier.reason);
     let Attempt { position, model, .. } = attempt.clone();
-    Some(ModelFailure { model, tries: 0, position, ..earlier.clone() })
+    Some(ModelFailure { model, reason, status: None, tries: 0, position, ..earlier.clone() })
 }
 
 /// Why a model is asked: the best one, or the last one before it that could have been asked and failed.

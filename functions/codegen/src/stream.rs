@@ -7,9 +7,15 @@ pub(crate) const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 /// All events of one answer, with their names and repetitions. Only one is in memory at a time.
 pub(crate) const MAX_STREAM_BYTES: usize = 64 * 1024 * 1024;
 
-/// A stream of events that is being read.
+/// May come before the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A stream of events that is being read. A line ends with LF, CR or both.
 #[derive(Default)]
 pub(crate) struct Events {
+    has_begun: bool,
+    /// The last byte was CR, so LF belongs to the same end of a line.
+    after_cr: bool,
     /// The line that is not complete yet.
     line: Vec<u8>,
     /// The data of the event that is not complete yet.
@@ -29,12 +35,15 @@ impl Events {
         if self.received > MAX_STREAM_BYTES {
             return Err(too_long(MAX_STREAM_BYTES));
         }
-        for part in chunk.split_inclusive(|byte| *byte == b'\n') {
+        for part in chunk.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            if std::mem::replace(&mut self.after_cr, part.ends_with(b"\r")) && part == b"\n" {
+                continue;
+            }
             if self.line.len() + self.data.len() + part.len() > MAX_EVENT_BYTES {
                 return Err(too_long(MAX_EVENT_BYTES));
             }
             self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") {
+            if part.ends_with(b"\n") || part.ends_with(b"\r") {
                 let mut line = std::mem::take(&mut self.line);
                 self.end_line(&line, &mut on_event)?;
                 // Keep the allocation.
@@ -46,8 +55,9 @@ impl Events {
     }
 
     fn end_line(&mut self, line: &[u8], on_event: &mut impl FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = line.strip_suffix(b"\n").or_else(|| line.strip_suffix(b"\r")).unwrap_or(line);
+        let is_later = std::mem::replace(&mut self.has_begun, true);
+        let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| !is_later).unwrap_or(line);
         if line.is_empty() {
             let data = std::mem::take(&mut self.data);
             return if std::mem::take(&mut self.has_data) { on_event(&data) } else { Ok(()) };
@@ -99,6 +109,19 @@ mod tests {
         }
         let bytes: Vec<_> = STREAM.chunks(1).collect();
         assert_eq!(events(&bytes), expected);
+    }
+
+    #[test]
+    fn a_line_ends_with_lf_or_cr_or_both_and_one_byte_order_mark_is_skipped() {
+        let lines = ["data: a", "", "data: b", "data: c", "", ""];
+        for end in ["\n", "\r", "\r\n"] {
+            let stream = format!("\u{feff}{}", lines.join(end));
+            for at in 0..=stream.len() {
+                let (start, rest) = stream.as_bytes().split_at(at);
+                assert_eq!(events(&[start, rest]), ["a", "b\nc"], "{end:?} {at}");
+            }
+        }
+        assert_eq!(events(&["\u{feff}\u{feff}data: a\n\ndata: b\n\n".as_bytes()]), ["b"], "the second is a name's");
     }
 
     #[test]

@@ -102,9 +102,9 @@ pub struct CallEnd {
     /// Why there is no usable answer.
     pub fault: Option<CallFault>,
     pub duration_ms: u64,
-    /// Makes all workers skip the deployment for a while.
+    /// Makes all workers skip the deployment or the model for a while.
     pub cooldown: Option<Cooldown>,
-    /// Ends the deployment's cooldown.
+    /// Ends the cooldowns of the deployment and of the model. Other models keep theirs.
     pub recovered: bool,
 }
 
@@ -141,10 +141,12 @@ pub struct CallFault {
     pub status: Option<u16>,
 }
 
-/// How long a deployment is skipped, and why.
+/// How long a deployment, or one of its models, is skipped, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cooldown {
     pub for_ms: u64,
+    /// Only the model that was asked is skipped.
+    pub of_model: bool,
     pub kind: String,
     pub reason: String,
 }
@@ -169,20 +171,29 @@ pub struct ModelTerms {
     pub policy: ModelPolicy,
     /// The version of the policy. 0 if the tenant has none.
     pub policy_version: u32,
-    /// Deployments that failed a short while ago.
+    /// Deployments and models that failed a short while ago.
     pub cooldowns: Vec<DeploymentCooldown>,
     /// Whether a budget applies, so that models without a price are refused.
     pub is_budgeted: bool,
 }
 
-/// A deployment that is skipped.
+/// A deployment, or one of its models, that is skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DeploymentCooldown {
+    /// `DEPLOYMENT`, or `DEPLOYMENT/MODEL` if only that model is skipped.
     pub deployment: String,
     /// What was left of it when the step was claimed.
     pub left_ms: u64,
     pub kind: String,
     pub reason: String,
+}
+
+impl DeploymentCooldown {
+    /// Whether this model of this deployment is skipped.
+    pub fn is_of(&self, deployment: &str, model: &str) -> bool {
+        let rest = self.deployment.strip_prefix(deployment);
+        rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('/') == Some(model))
+    }
 }
 
 impl Charge {
@@ -312,6 +323,16 @@ mod tests {
             serde_json::from_value::<Permit>(json!({"result": "unpriced", "scope": "day"})).unwrap(),
             Permit::Unpriced { scope: BudgetScope::Day }
         );
+    }
+
+    #[test]
+    fn a_cooldown_is_of_a_deployment_or_of_one_of_its_models() {
+        let of = |deployment: &str, model| {
+            let deployment = deployment.to_owned();
+            DeploymentCooldown { deployment, left_ms: 1, kind: String::new(), reason: String::new() }.is_of("d", model)
+        };
+        assert!(of("d", "m") && of("d/m", "m") && of("d/qwen/m", "qwen/m"));
+        assert!(!of("d2", "m") && !of("d/m", "m2") && !of("d/m2", "m") && !of("d/", "m") && !of("", "m"));
     }
 
     #[test]

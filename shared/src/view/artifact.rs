@@ -19,7 +19,7 @@ pub struct Artifact {
     pub step_id: Option<StepId>,
     pub attempt: Option<u32>,
     pub name: String,
-    /// `text`, `code`, `workspace`, `gate_evidence`, `gate_attestation`, `gate_attachment` or `sbom`.
+    /// `text`, `code`, `sbom`, `prompt`, `workspace`, `gate_evidence`, `gate_attestation` or `gate_attachment`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `s3://bucket/key`.

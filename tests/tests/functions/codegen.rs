@@ -187,6 +187,9 @@ async fn a_step_with_a_cache_takes_the_earlier_answer_and_says_what_it_saved() {
     assert_eq!((unmarked.1, unmarked.2.len()), (1, 0));
     let first = run(json!({ "prompt": "p", "cache": true })).await;
     assert_eq!((first.1, first.2.len()), (1, 0), "answers without `cache` are not remembered");
+    let others = r#"update nofx.artifact set metadata = metadata || '{"chosen_by": "policy", "materials": [{}], "repair": {"round": 2}}'
+                     where tenant_id = $1"#;
+    lab.admin.execute(others, &[&lab.tenant.0]).await.unwrap();
     let (second, asked, cached) = run(json!({ "prompt": "p", "cache": { "max_age_s": 600 } })).await;
     assert_eq!(asked, 0, "no model was asked");
     let artifacts =
@@ -203,6 +206,8 @@ async fn a_step_with_a_cache_takes_the_earlier_answer_and_says_what_it_saved() {
     let marked: Value = taken.get("metadata");
     assert_eq!(marked["cached"]["artifact_id"], payload["artifact_id"]);
     assert_eq!((&marked["model_served"], marked.get("cache_key")), (&json!("claude"), None));
+    // Facts of the step that was answered first are not those of this one.
+    assert_eq!((&marked["chosen_by"], &marked["materials"], marked.get("repair")), (&json!("step"), &json!([]), None));
     let edges = "select count(*) from nofx.artifact_edge e join nofx.artifact a on a.id = e.child_id where a.run_id = $1 and a.type <> 'sbom'";
     assert_eq!(lab.admin.query_one(edges, &[&second.0]).await.unwrap().get::<_, i64>(0), 1);
     let costs = shared::db::cost::run_costs(&lab.session(), second).await.unwrap().expect("its costs");

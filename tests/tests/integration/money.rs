@@ -324,24 +324,47 @@ async fn a_cooldown_reaches_other_steps_until_it_ends() {
     start(&lab, &key, &earlier).await;
     start(&lab, &key, &failing).await;
     let fault = CallFault { kind: "transient".into(), reason: "503".into(), status: Some(503) };
-    let cooldown = Cooldown { for_ms: 60_000, kind: "transient".into(), reason: "503".into() };
+    let cooldown = Cooldown { for_ms: 60_000, of_model: true, kind: "transient".into(), reason: "503".into() };
     let failed =
         CallEnd { fault: Some(fault), cooldown: Some(cooldown), usable: false, ..ended(failing.id, Charge::Nothing) };
     assert_eq!(end(&lab, &key, &failed).await, Settled::Settled);
     let found = terms(None).await.cooldowns.pop().expect("a cooldown");
     assert_eq!(
         (found.deployment.as_str(), found.kind.as_str(), found.reason.as_str()),
-        ("0123456789abcdef", "transient", "503")
+        ("0123456789abcdef/gpt-6-luna", "transient", "503")
     );
     assert!((1..=60_000).contains(&found.left_ms), "{found:?}");
     // An answer to a request that was sent before the failure proves nothing.
     let recovered = |id| CallEnd { recovered: true, ..ended(id, Charge::Usage(MicroUsd(1))) };
     end(&lab, &key, &recovered(earlier.id)).await;
     assert_eq!(terms(None).await.cooldowns.len(), 1);
+    // Nor does one of another model, but that the key works.
+    let other = CallStart { model: "gpt-6-sol".into(), ..call(1) };
+    start(&lab, &key, &other).await;
+    let refused = Cooldown { for_ms: 60_000, of_model: false, kind: "auth".into(), reason: "401".into() };
+    end(&lab, &key, &CallEnd { cooldown: Some(refused), usable: false, ..ended(other.id, Charge::Nothing) }).await;
+    let of_key = terms(None).await.cooldowns;
+    assert_eq!((of_key.len(), of_key[0].deployment.as_str()), (2, "0123456789abcdef"));
+    let other = CallStart { model: "gpt-6-sol".into(), ..call(1) };
+    start(&lab, &key, &other).await;
+    end(&lab, &key, &recovered(other.id)).await;
+    let left = terms(None).await.cooldowns;
+    assert_eq!((left.len(), left[0].deployment.as_str()), (1, "0123456789abcdef/gpt-6-luna"));
     let later = call(1);
     start(&lab, &key, &later).await;
     end(&lab, &key, &recovered(later.id)).await;
     assert!(terms(None).await.cooldowns.is_empty());
+    // A cooldown that ended long ago is forgotten with the next one.
+    let old = "insert into nofx.llm_cooldown (tenant_id, deployment, until, kind, reason, started_at)
+               values ($1, 'old', now() - interval '2 hours', 'auth', '401', now() - interval '3 hours')";
+    lab.admin.execute(old, &[&lab.tenant.0]).await.unwrap();
+    let failing = call(1);
+    start(&lab, &key, &failing).await;
+    let cooldown = Cooldown { for_ms: 60_000, of_model: true, kind: "transient".into(), reason: "503".into() };
+    end(&lab, &key, &CallEnd { cooldown: Some(cooldown), usable: false, ..ended(failing.id, Charge::Nothing) }).await;
+    let kept = lab.admin.query("select deployment from nofx.llm_cooldown", &[]).await.unwrap();
+    let kept: Vec<String> = kept.iter().map(|row| row.get(0)).collect();
+    assert_eq!(kept, ["0123456789abcdef/gpt-6-luna"]);
     lab.assert_invariants().await;
 }
 

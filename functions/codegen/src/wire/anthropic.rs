@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Reply, TOOL_CALL, UNREADABLE, Wish, append, list, set, stop_problem, text};
-use crate::fault::Fault;
+use crate::fault::{Fault, error_of};
 use crate::usage;
 
 pub(super) const VERSION: &str = "2023-06-01";
@@ -33,7 +33,7 @@ pub(crate) struct Assembly {
     /// Type and text of each block, by its index.
     blocks: Vec<(String, String)>,
     stop_reason: Option<Value>,
-    /// Later counts replace earlier ones.
+    /// Of the input from the start of the message, and of everything from its end, which replaces it.
     usage: Map<String, Value>,
     pub stopped: bool,
 }
@@ -48,6 +48,8 @@ impl Assembly {
                 let message = event.get("message").unwrap_or(&Value::Null);
                 self.model = message.get("model").cloned();
                 self.count(message.get("usage"));
+                // Nothing was written yet, so this is no count of the answer.
+                self.usage.remove("output_tokens");
             }
             Some("content_block_start") => {
                 if self.blocks.len() == Self::MAX_BLOCKS {
@@ -71,7 +73,8 @@ impl Assembly {
                 self.count(event.get("usage"));
             }
             Some("message_stop") => self.stopped = true,
-            Some("error") => return Err(Fault::in_stream(event)),
+            Some("error") => return Err(Fault::within_answer(event)),
+            None if error_of(event).is_some() => return Err(Fault::within_answer(event)),
             // `ping`, `content_block_stop`, and what may be added.
             _ => {}
         }

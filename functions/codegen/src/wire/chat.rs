@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Reply, TOOL_CALL, UNREADABLE, Wish, append, list, named_schema, set, stop_problem, text};
-use crate::fault::Fault;
+use super::{
+    OPENAI_TIER, Reply, TOOL_CALL, UNREADABLE, Wish, append, first, list, named_schema, set, stop_problem, text,
+};
+use crate::fault::{Fault, error_of};
 use crate::provider::Provider;
 use crate::usage;
 
@@ -21,8 +23,9 @@ pub(super) fn body(wish: Wish<'_>, provider: Provider) -> Value {
         limit: wish.max_tokens,
         "stream": wish.stream,
     });
-    // The provider must not keep the conversation. Other servers may not know the field.
+    // The provider must not keep the conversation, and bills by the prices of this tier. Other servers may not know the fields.
     set(&mut body, "store", is_openai.then_some(Value::Bool(false)));
+    set(&mut body, "service_tier", is_openai.then(|| OPENAI_TIER.into()));
     set(&mut body, "stream_options", wish.stream.then(|| json!({ "include_usage": true })));
     set(&mut body, "temperature", parameters.temperature.map(Value::from));
     set(&mut body, "reasoning_effort", parameters.reasoning_effort.map(|effort| json!(effort)));
@@ -47,13 +50,13 @@ pub(crate) struct Assembly {
 
 impl Assembly {
     pub(super) fn push(&mut self, chunk: &Value) -> Result<(), Fault> {
-        if chunk.get("error").is_some_and(|error| !error.is_null()) {
-            return Err(Fault::in_stream(chunk));
+        if error_of(chunk).is_some() {
+            return Err(Fault::within_answer(chunk));
         }
         let present = |value: Option<&Value>| value.filter(|value| !value.is_null()).cloned();
         self.model = self.model.take().or_else(|| present(chunk.get("model")));
         self.usage = present(chunk.get("usage")).or_else(|| self.usage.take());
-        let Some(choice) = list(chunk, "choices").first() else { return Ok(()) };
+        let Some(choice) = first(chunk, "choices") else { return Ok(()) };
         self.finish_reason = present(choice.get("finish_reason")).or_else(|| self.finish_reason.take());
         if let Some(delta) = choice.get("delta") {
             append(&mut self.text, text(delta, "content").unwrap_or_default())?;
@@ -73,7 +76,7 @@ impl Assembly {
 }
 
 pub(super) fn read(body: &Value) -> Reply<'_> {
-    let choice = list(body, "choices").first();
+    let choice = first(body, "choices");
     let message = choice.and_then(|choice| choice.get("message"));
     Reply {
         text: message.map(content).unwrap_or_default(),

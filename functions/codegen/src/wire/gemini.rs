@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Reply, TOOL_CALL, UNREADABLE, Wish, append, list, set, stop_problem, text};
-use crate::fault::Fault;
+use super::{Reply, TOOL_CALL, UNREADABLE, Wish, append, first, list, set, stop_problem, text};
+use crate::fault::{Fault, error_of};
 use crate::redact::allowed_word;
 use crate::usage;
 
@@ -42,10 +42,10 @@ pub(crate) struct Assembly {
 
 impl Assembly {
     pub(super) fn push(&mut self, mut chunk: Value) -> Result<(), Fault> {
-        if chunk.get("error").is_some() {
-            return Err(Fault::in_stream(&chunk));
+        if error_of(&chunk).is_some() {
+            return Err(Fault::within_answer(&chunk));
         }
-        let candidate = list(&chunk, "candidates").first();
+        let candidate = first(&chunk, "candidates");
         for part in
             candidate.and_then(|candidate| candidate.get("content")).map_or(&[][..], |content| list(content, "parts"))
         {
@@ -97,19 +97,21 @@ fn is_tool_call(part: &Value) -> bool {
 }
 
 pub(super) fn read(body: &Value) -> Reply<'_> {
-    let candidate = list(body, "candidates").first();
+    let candidate = first(body, "candidates");
     let parts = candidate.and_then(|candidate| candidate.get("content")).map(|content| list(content, "parts"));
     let parts = parts.unwrap_or_default();
+    let written: String = parts.iter().filter(|part| !is_thought(part)).filter_map(|part| text(part, "text")).collect();
+    let calls_tool = parts.iter().any(is_tool_call);
     let blocked = body.get("promptFeedback").and_then(|feedback| text(feedback, "blockReason"));
     Reply {
-        text: parts.iter().filter(|part| !is_thought(part)).filter_map(|part| text(part, "text")).collect(),
+        usage: usage::generate_content(body.get("usageMetadata"), calls_tool || !written.is_empty()),
+        text: written,
         model: text(body, "modelVersion"),
-        usage: usage::generate_content(body.get("usageMetadata")),
         problem: match (blocked, candidate) {
             // A blocked prompt has no candidate, but its tokens count.
             (Some(reason), _) => Some(format!("the prompt was blocked: {}", allowed_word(reason).unwrap_or("unknown"))),
             (None, None) => Some(UNREADABLE.to_owned()),
-            (None, Some(_)) if parts.iter().any(is_tool_call) => Some(TOOL_CALL.to_owned()),
+            (None, Some(_)) if calls_tool => Some(TOOL_CALL.to_owned()),
             (None, Some(candidate)) => stop_problem(text(candidate, "finishReason")),
         },
     }

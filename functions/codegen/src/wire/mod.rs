@@ -193,6 +193,8 @@ fn named_schema(schema: &Value) -> Value {
     json!({ "name": "answer", "schema": schema, "strict": is_strict(schema) })
 }
 
+/// The tier in which OpenAI bills its list prices. Without it the project's setting counts.
+const OPENAI_TIER: &str = "default";
 const UNREADABLE: &str = "the answer is unreadable";
 const TOOL_CALL: &str = "the model asked for a tool call";
 
@@ -227,6 +229,15 @@ fn stop_problem(reason: Option<&str>) -> Option<String> {
 /// The list in member `name`. Empty if it is not a list.
 fn list<'b>(value: &'b Value, name: &str) -> &'b [Value] {
     value.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Of the alternatives in member `name`, the one whose index is 0. Gemini omits an index that is 0.
+fn first<'b>(value: &'b Value, name: &str) -> Option<&'b Value> {
+    let is_first = |alternative: &&Value| match alternative.get("index") {
+        None | Some(Value::Null) => true,
+        Some(index) => index.as_u64() == Some(0),
+    };
+    list(value, name).iter().find(is_first)
 }
 
 /// The text in member `name`.

@@ -2,17 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::{Reply, TOOL_CALL, UNREADABLE, Wish, append, list, named_schema, set, stop_problem, text};
-use crate::fault::Fault;
+use super::{OPENAI_TIER, Reply, TOOL_CALL, UNREADABLE, Wish, append, list, named_schema, set, stop_problem, text};
+use crate::fault::{Fault, error_of};
 use crate::redact::allowed_word;
 use crate::usage;
 
-/// `store: false`: the provider must not keep the conversation.
+/// `store: false`: the provider must not keep the conversation. The tier is the one whose prices we know.
 pub(super) fn body(wish: Wish<'_>) -> Value {
     let parameters = wish.parameters;
     let mut body = json!({
         "model": wish.model,
         "store": false,
+        "service_tier": OPENAI_TIER,
         "stream": wish.stream,
         "instructions": wish.prompt.instructions,
         "input": [{ "role": "user", "content": wish.prompt.message }],
@@ -35,6 +36,8 @@ pub(crate) struct Assembly {
     pub response: Option<Value>,
     /// The text so far, only for people who watch.
     pub(super) text: String,
+    /// The `output_index` of the last commentary.
+    commentary: Option<Value>,
 }
 
 impl Assembly {
@@ -44,9 +47,20 @@ impl Assembly {
                 self.response = event.get_mut("response").map(Value::take);
                 Ok(())
             }
+            Some("response.output_item.added") => {
+                if event.get("item").is_some_and(is_commentary) {
+                    self.commentary = event.get("output_index").cloned();
+                }
+                Ok(())
+            }
+            Some("response.output_text.delta")
+                if self.commentary.is_some() && self.commentary.as_ref() == event.get("output_index") =>
+            {
+                Ok(())
+            }
             Some("response.output_text.delta") => append(&mut self.text, text(&event, "delta").unwrap_or_default()),
-            Some("error") => Err(Fault::in_stream(&event)),
-            None if event.get("error").is_some() => Err(Fault::in_stream(&event)),
+            Some("error") => Err(Fault::within_answer(&event)),
+            None if error_of(&event).is_some() => Err(Fault::within_answer(&event)),
             _ => Ok(()),
         }
     }
@@ -54,7 +68,7 @@ impl Assembly {
 
 pub(super) fn read(body: &Value) -> Reply<'_> {
     let items = list(body, "output");
-    let messages = || items.iter().filter(|item| text(item, "type") == Some("message"));
+    let messages = || items.iter().filter(|item| text(item, "type") == Some("message") && !is_commentary(item));
     let parts = || messages().flat_map(|message| list(message, "content"));
     Reply {
         text: parts()
@@ -91,7 +105,10 @@ fn problem(body: &Value, items: &[Value]) -> Option<String> {
     if let (Some("incomplete"), Some(reason)) = (status, detail.and_then(allowed_word)) {
         return Some(format!("the answer is cut off: {reason}"));
     }
-    let code = body.get("error").and_then(|error| text(error, "code")).and_then(allowed_word);
-    let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-    stop_problem(status).map(|problem| problem + &code)
+    stop_problem(status)
+}
+
+/// A message in which the model says what it is about to do. It is no part of the answer.
+fn is_commentary(item: &Value) -> bool {
+    text(item, "phase") == Some("commentary")
 }

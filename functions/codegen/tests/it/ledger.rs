@@ -165,12 +165,14 @@ impl Book {
             Charge::Usage(cost) => cost.0,
             Charge::Ceiling => reserve,
         };
-        let deployment = start.deployment.clone();
+        let of_key = start.deployment.clone();
+        let of_model = format!("{of_key}/{}", start.model);
         if let Some(cooldown) = &end.cooldown {
+            let deployment = if cooldown.of_model { of_model } else { of_key };
             let (left_ms, kind, reason) = (cooldown.for_ms, cooldown.kind.clone(), cooldown.reason.clone());
             self.cooldowns.insert(deployment.clone(), DeploymentCooldown { deployment, left_ms, kind, reason });
         } else if end.recovered {
-            self.cooldowns.remove(&deployment);
+            self.cooldowns.retain(|deployment, _| *deployment != of_key && *deployment != of_model);
         }
         self.ends.push(end);
     }

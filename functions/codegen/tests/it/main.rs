@@ -3,6 +3,7 @@
 mod bounds;
 mod cancel;
 mod chat;
+mod dialects;
 mod inputs;
 mod keys;
 mod ledger;
@@ -11,6 +12,7 @@ mod money;
 mod outputs;
 mod parameters;
 mod routing;
+mod scope;
 mod secrecy;
 mod storing;
 mod streams;

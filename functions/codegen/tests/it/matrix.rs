@@ -123,7 +123,14 @@ const CASES: &[Case] = &[
     case("cut off", |p| ended(p, ["max_output_tokens", "max_tokens", "MAX_TOKENS", "length"]), (1, "unusable", "cut off"), Cost::Tokens, None),
     case("refused", |p| ended(p, ["content_filter", "refusal", "SAFETY", "content_filter"]), (1, "unusable", "e"), Cost::Tokens, None),
     case("ended otherwise", |p| ended(p, ["x", "pause_turn", "OTHER", "x"]), (1, "unusable", "e"), Cost::Tokens, None),
-    case("an empty text", |p| Reply::ok(&whole(p, " \n")), (1, "unusable", "empty"), Cost::Tokens, None),
+    case("an empty text", |p| Reply::ok(&whole(p, " \n")), (1, "transient", "empty"), Cost::Tokens, None),
+    case("403, the model", |p| error(p, 403, "model_not_found"), (1, "rejected", "403"), Cost::Nothing, None),
+    case("a huge wait", |p| error(p, 429, "x").with_header("retry-after", "99999999999999999999999"), (1, "transient", "429"), Cost::Nothing, Some(300)),
+    case("a huge wait in ms", |p| error(p, 429, "x").with_header("retry-after-ms", "1e300"), (1, "transient", "429"), Cost::Nothing, Some(300)),
+    case("a wait that is no number", |p| error(p, 503, "x").with_header("retry-after", "inf"), (3, "transient", "503"), Cost::Nothing, Some(15)),
+    case("a rate limit in a 200", |_| Reply::ok(&json!({ "error": { "code": 429, "message": "m" } })), (1, "transient", "error 429 within the answer"), Cost::Ceiling, Some(15)),
+    case("no credit in a 200", |_| Reply::ok(&json!({ "error": { "code": 402, "message": "m" } })), (1, "billing", "error 402 within the answer"), Cost::Ceiling, Some(300)),
+    case("an error in a 200", |p| Reply::ok(&serde_json::from_slice(&error(p, 503, "overloaded_error").body).unwrap()), (1, "transient", "overloaded_error within the answer"), Cost::Ceiling, Some(15)),
     case("NUL", |p| Reply::ok(&whole(p, "a\0b")), (1, "unusable", "NUL"), Cost::Tokens, None),
     case("the key", |p| Reply::ok(&whole(p, &format!("it is key-{p}"))), (1, "unusable", "repeats the key"), Cost::Tokens, None),
     case("half a stream", half_a_stream, (1, "transient", "empty or truncated"), Cost::Ceiling, Some(15)),
@@ -199,7 +206,7 @@ fn lab_model(provider: Provider) -> &'static str {
 
 #[tokio::test]
 async fn each_fault_on_each_wire_has_its_decision_charge_and_reason() {
-    assert_eq!(Provider::ALL.len() * CASES.len(), 148);
+    assert_eq!(Provider::ALL.len() * CASES.len(), 176);
     let checks = Provider::ALL.into_iter().flat_map(|provider| CASES.iter().map(move |case| check(provider, case)));
     // A few at once, so that none waits for the processor until it times out.
     futures::stream::iter(checks).buffer_unordered(8).collect::<()>().await;

@@ -97,6 +97,8 @@ async fn a_provider_that_forbids_retries_is_not_asked_again() {
 async fn an_account_without_credit_is_not_asked_again() {
     let low = json!({ "type": "error", "error": { "type": "invalid_request_error",
         "message": "Your credit balance is too low to access the Anthropic API." } });
+    let reached = json!({ "type": "error", "error": { "type": "invalid_request_error",
+        "message": "You have reached your specified API usage limits. You will regain access on 2026-12-01." } });
     let daily = json!([{ "error": { "code": 429, "status": "RESOURCE_EXHAUSTED", "details": [
         { "violations": [{ "quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier" }] }, { "retryDelay": "7s" }] } }]);
     for reply in [
@@ -104,6 +106,7 @@ async fn an_account_without_credit_is_not_asked_again() {
         openai_error(429, "billing_hard_limit_reached"),
         openai_error(402, "payment"),
         Reply::json(400, &low),
+        Reply::json(400, &reached),
         Reply::json(429, &daily),
     ] {
         let (first, _, codegen) = openai_then_anthropic(vec![reply]).await;
@@ -352,7 +355,9 @@ async fn an_order_can_name_two_models_of_a_provider() {
         &TWO,
     );
     let (error, ..) = failure(&lab, topic()).await;
-    assert_eq!((broke.calls(), error.details["attempts"][1]["tries"].clone()), (1, json!(0)));
+    let ruled_out = &error.details["attempts"][1];
+    assert_eq!((broke.calls(), &ruled_out["tries"], ruled_out.get("status")), (1, &json!(0), None));
+    assert_eq!(ruled_out["reason"], json!("not asked after gpt-a: 402"));
 }
 
 #[tokio::test]

@@ -95,7 +95,10 @@ async fn a_model_name_that_contains_the_key_or_the_prompt_is_not_shown() {
             let fake = FakeProvider::start(vec![Reply::ok(&body)]).await;
             let lab = with_canary_keys(&fake);
             let made = generate(&lab, json!({ "prompt": "canary-prompt", "provider": provider })).await;
-            assert_eq!(made.model, "unknown", "{word}");
+            // It is accounted for as the model that was asked.
+            assert_eq!(json!(made.model), made.metadata["model_requested"], "{word}");
+            assert_eq!(made.metadata["model_served"], json!(null), "{word}");
+            assert_eq!(lab.ledger.ends()[0].model_served, None, "{word}");
             let shown = format!("{} {}", told(&lab), made.metadata);
             assert!(!shown.contains("canary"), "{shown}");
         }
@@ -161,9 +164,19 @@ impl tracing::Subscriber for Logs {
 
 #[tokio::test]
 async fn an_answer_that_repeats_the_key_is_rejected() {
-    for reply in [openai("your key is canary-key"), anthropic("canary-key"), gemini("the key: canary-key.")] {
+    let files = r#"{"files": [{"path": "a", "content": "canary\u002dkey"}]}"#;
+    let patch = r#"{"patch": "--- a/a\n+++ b/a\n@@ -1 +1 @@\n-x\n+can\u0061ry-key\n"}"#;
+    for (reply, output) in [
+        (openai("your key is canary-key"), "text"),
+        (anthropic("canary-key"), "text"),
+        (gemini("the key: canary-key."), "text"),
+        (openai(r#"{"key": "canary\u002dkey"}"#), "text"),
+        (openai(files), "files"),
+        (openai(patch), "patch"),
+    ] {
         let fake = FakeProvider::start(vec![Reply::ok(&reply)]).await;
-        let (error, _, outcome) = failure(&with_canary_keys(&fake), json!({ "prompt": "p" })).await;
+        let inputs = json!({ "prompt": "p", "output": output });
+        let (error, _, outcome) = failure(&with_canary_keys(&fake), inputs).await;
         assert!(error.message.contains("repeats the key"), "{error:?}");
         assert!(!format!("{error:?} {outcome:?}").contains(KEY));
     }

@@ -352,7 +352,7 @@ async fn what_a_hanging_stream_has_so_far_is_shown_without_the_key_and_is_no_res
         let half: String = all[..all.len() - 1].iter().map(event).collect();
         let fake = FakeProvider::start(vec![Reply::events(&[]).body(half, 1).ends(End::Hangs)]).await;
         let (mut all, _) = then(provider, &fake, &fake);
-        (all.order, all.tries_per_provider) = (Some(vec![provider.into()]), 1);
+        (all.order, all.tries_per_model) = (Some(vec![provider.into()]), 1);
         (all.progress_period, all.idle_timeout) = (Duration::ZERO, Duration::from_millis(500));
         let lab = codegen(all, &Provider::ALL);
         failure(&lab, topic()).await;

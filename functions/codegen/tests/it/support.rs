@@ -39,6 +39,8 @@ pub enum End {
     Whole,
     Breaks,
     Hangs,
+    /// Comments follow, which keep the connection open.
+    Comments,
 }
 
 /// A request that a fake provider received.
@@ -176,6 +178,14 @@ async fn answer(State(script): State<Script>, request: Request<Body>) -> Respons
     }
     let (body, sent) = (axum::body::Bytes::from(reply.body), script.sent);
     sent.fetch_add(body.len(), Ordering::SeqCst);
+    if reply.end == End::Comments {
+        let comments = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Some((Ok::<_, Infallible>(axum::body::Bytes::from_static(b": keep-alive\n\n")), ()))
+        });
+        let start = futures::stream::iter([Ok(body)]);
+        return response.body(Body::from_stream(start.chain(comments))).unwrap();
+    }
     if reply.end != End::Whole {
         let end = futures::stream::once(async move {
             match reply.end {

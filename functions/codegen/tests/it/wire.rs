@@ -1,9 +1,15 @@
 //! Each provider's format: requests, answers, unusable answers and token counts.
 
-use codegen::Provider;
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::{FakeProvider, Reply, anthropic, codegen, config, failure, gemini, generate, openai, topic, with};
+use codegen::{Api, CodegenConfig, Provider};
+use serde_json::{Value, json};
+use shared::domain::MicroUsd;
+use shared::domain::model_call::Charge;
+
+use crate::support::{
+    FakeProvider, Reply, anthropic, chat, codegen, config, failure, gemini, generate, openai, topic, with,
+};
 
 #[tokio::test]
 async fn openai_gets_a_responses_request_that_is_not_stored() {
@@ -85,9 +91,7 @@ async fn an_incomplete_refused_or_blocked_answer_with_status_200_is_unusable() {
         (Provider::OpenAi, incomplete("max_output_tokens"), "max_output_tokens"),
         (Provider::OpenAi, incomplete("content_filter"), "content_filter"),
         (Provider::OpenAi, refused, "refus"),
-        (Provider::OpenAi, with(failed, "/error", json!({ "code": "server_error" })), "failed (server_error)"),
-        (Provider::OpenAi, openai(" \n"), "empty"),
-        (Provider::OpenAi, with(openai("x"), "/output", json!([])), "empty"),
+        (Provider::OpenAi, failed, "failed"),
         (Provider::OpenAi, json!({ "surprise": true }), "unreadable"),
         (Provider::Anthropic, with(anthropic("half"), "/stop_reason", json!("max_tokens")), "max_tokens"),
         (Provider::Anthropic, with(anthropic("no"), "/stop_reason", json!("refusal")), "refusal"),
@@ -193,6 +197,84 @@ async fn the_tokens_of_a_blocked_prompt_are_reported() {
     assert!(error.message.contains("the prompt was blocked: SAFETY"), "{}", error.message);
     let usage = codegen.ledger.ends()[0].usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (Some(7), None));
+}
+
+#[tokio::test]
+async fn a_blocked_prompt_costs_its_input_and_not_the_ceiling() {
+    let usage = json!({ "promptTokenCount": 1000, "totalTokenCount": 1000 });
+    let blocked = json!({ "promptFeedback": { "blockReason": "SAFETY" }, "usageMetadata": usage });
+    let stopped = |reason: &str| json!({ "candidates": [{ "finishReason": reason }], "usageMetadata": usage });
+    for (body, reason) in
+        [(blocked, "blocked: SAFETY"), (stopped("SAFETY"), "refused: SAFETY"), (stopped("STOP"), "is empty")]
+    {
+        for reply in [Reply::ok(&body), Reply::events(std::slice::from_ref(&body))] {
+            let fake = FakeProvider::start(vec![reply]).await;
+            let codegen = codegen(config(None, None, Some(&fake)), &[Provider::Gemini]);
+            codegen.ledger.set_prices(&[("gemini", "gemini-3.8-flash")]);
+            let (error, ..) = failure(&codegen, topic()).await;
+            assert!(error.message.contains(reason), "{} lacks {reason}", error.message);
+            assert_eq!(codegen.ledger.ends()[0].charge, Charge::Usage(MicroUsd(3000)), "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_openai_writes_to_its_cache_cost_more() {
+    let usage = json!({ "input_tokens": 2410, "input_tokens_details": { "cached_tokens": 0, "cache_write_tokens": 400 },
+                        "output_tokens": 77, "output_tokens_details": { "reasoning_tokens": 0 } });
+    let fake = FakeProvider::start(vec![Reply::ok(&with(openai("x"), "/usage", usage))]).await;
+    let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
+    generate(&codegen, topic()).await;
+    // The built-in prices: 2,010 x 0.1 + 400 x 0.125 + 77 x 0.5 = 201 + 50 + 38.5
+    assert_eq!(codegen.ledger.ends()[0].charge, Charge::Usage(MicroUsd(290)));
+}
+
+#[tokio::test]
+async fn openai_is_asked_for_the_tier_whose_prices_are_known() {
+    let fake = FakeProvider::start(vec![Reply::ok(&openai("x")), Reply::ok(&chat("x"))]).await;
+    for openai_api in [Api::Responses, Api::Chat] {
+        let lab = codegen(CodegenConfig { openai_api, ..config(Some(&fake), None, None) }, &[Provider::OpenAi]);
+        generate(&lab, topic()).await;
+        assert_eq!(fake.requests().pop().unwrap().body["service_tier"], json!("default"));
+    }
+}
+
+#[tokio::test]
+async fn what_openai_says_before_its_answer_is_no_part_of_it() {
+    let mut body = openai("the answer");
+    let commentary = json!({ "type": "message", "id": "msg_0", "phase": "commentary", "status": "completed",
+                             "content": [{ "type": "output_text", "text": "I will now answer." }] });
+    body["output"].as_array_mut().unwrap().insert(1, commentary.clone());
+    body["output"][2]["phase"] = json!("final_answer");
+    let delta =
+        |at: u64, text: &str| json!({ "type": "response.output_text.delta", "output_index": at, "delta": text });
+    let events = [
+        json!({ "type": "response.output_item.added", "output_index": 1, "item": commentary }),
+        delta(1, "I will now answer."),
+        json!({ "type": "response.output_item.added", "output_index": 2, "item": body["output"][2] }),
+        delta(2, "the answer"),
+        json!({ "type": "response.completed", "response": body }),
+    ];
+    for reply in [Reply::ok(&body), Reply::events(&events)] {
+        let fake = FakeProvider::start(vec![reply]).await;
+        let quick = CodegenConfig { progress_period: Duration::ZERO, ..config(Some(&fake), None, None) };
+        let codegen = codegen(quick, &[Provider::OpenAi]);
+        assert_eq!(generate(&codegen, topic()).await.text, "the answer");
+        assert!(codegen.ledger.progress().iter().all(|progress| !progress.tail.contains("now")));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_asked_for_again_only_by_the_next_attempt() {
+    for body in [openai(" \n"), with(openai("x"), "/output", json!([]))] {
+        let fake = FakeProvider::start(vec![Reply::ok(&body), Reply::ok(&openai("x"))]).await;
+        let codegen = codegen(config(Some(&fake), None, None), &[Provider::OpenAi]);
+        let (error, retryable, _) = failure(&codegen, topic()).await;
+        assert!(error.message.contains("the answer is empty") && retryable, "{}", error.message);
+        assert_eq!((fake.calls(), codegen.ledger.ends()[0].usage.unwrap().output_tokens), (1, Some(30)));
+        assert!(codegen.ledger.cooldowns().is_empty(), "another request may have an answer");
+        assert_eq!(generate(&codegen, topic()).await.text, "x");
+    }
 }
 
 #[tokio::test]
