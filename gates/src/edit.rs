@@ -97,6 +97,17 @@ pub fn delete(root: &Path, asked: &str) -> Result<(), EditError> {
     remove_empty_folders(root, &folder)
 }
 
+/// Deletes a file or link. A folder is refused.
+pub fn delete_file(root: &Path, path: &str) -> Result<(), EditError> {
+    let parsed = path::parse_file(path.as_bytes()).map_err(EditError::Refused)?;
+    if let Some(folder) = real_folder(root, &parsed)?
+        && lookup(&folder.join(name(&parsed)))?.is_some_and(|found| found.is_dir())
+    {
+        return refused(format!("{parsed} is a folder, and only files can be deleted: name each of its files"));
+    }
+    delete(root, &parsed)
+}
+
 fn remove_empty_folders(root: &Path, folder: &Path) -> Result<(), EditError> {
     let mut folder = folder;
     while folder != root && fs::read_dir(folder)?.next().is_none() {
@@ -211,6 +222,8 @@ mod tests {
         assert!(message(write_file(root.path(), "src", b"x", None)).contains("is a folder"));
         assert!(message(write_file(root.path(), "run.sh/x", b"x", None)).contains("which is a file"));
         assert!(message(delete(root.path(), "src")).contains("slash"));
+        assert!(message(delete_file(root.path(), "src")).contains("name each of its files"));
+        assert!(message(delete_file(root.path(), "nothing")).contains("does not exist"));
         assert!(message(delete(root.path(), "run.sh/")).contains("without a slash"));
         assert!(message(delete(root.path(), "nothing")).contains("does not exist"));
         assert!(message(delete(root.path(), "nothing/x")).contains("does not exist"));

@@ -115,6 +115,10 @@ impl FileSet {
             return Err(SetProblem::new(place("content"), rule));
         }
         for (at, path) in set.deleted.iter_mut().enumerate() {
+            if path.ends_with('/') {
+                let rule = "ends with a slash, but a set deletes only files: name each of them";
+                return Err(SetProblem::new(format!("deleted[{at}]"), rule));
+            }
             *path = parsed(path, || format!("deleted[{at}]"))?;
         }
         set.check_twice()?;
@@ -221,6 +225,11 @@ mod tests {
             ((json!({ "files": [file("a\u{202e}canary")] }), "files[0].path"), "is no path of a workspace"),
             ((json!({ "files": [file("")] }), "files[0].path"), "is no path of a workspace"),
             ((json!({ "files": [], "deleted": ["../canary"] }), "deleted[0]"), "is no path of a workspace"),
+            ((json!({ "files": [file("a\u{200b}canary")] }), "files[0].path"), "is no path of a workspace"),
+            (
+                (json!({ "files": [], "deleted": ["canary/"] }), "deleted[0]"),
+                "ends with a slash, but a set deletes only files: name each of them",
+            ),
             (
                 (json!({ "files": [file("canary"), file("./canary")] }), "files[1].path"),
                 "names a path for the second time",

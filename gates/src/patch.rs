@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::edit::{self, EditError, FileContent};
-use crate::path;
+use crate::path::{self, Names};
 
 mod parse;
 
@@ -58,10 +58,10 @@ pub fn apply_private(root: &Path, patch: &[u8]) -> Result<(), PatchError> {
     change(root, &files, Plan { hides_lines: true, ..Plan::default() })
 }
 
-/// A problem of [`parse`] that says where it is, and repeats nothing of the patch.
+/// A problem of [`parse_unique`] that says where it is, and repeats nothing of the patch.
 pub fn without_text(problem: &str) -> String {
     let line = problem.split(':').next().filter(|line| line.starts_with("line ")).unwrap_or("line 1");
-    format!("{line}: it is no unified diff, or changes what no patch may change")
+    format!("{line}: it is no unified diff, or changes what no patch may change, or names a file twice")
 }
 
 /// Takes a patch back, as exactly as [`apply`]: the tree must be the one that the patch leads to.
@@ -74,13 +74,17 @@ pub fn revert(root: &Path, patch: &[u8]) -> Result<(), PatchError> {
     change(root, &reversed.map_err(|problem| PatchError::Refused(vec![problem]))?, Plan::default())
 }
 
-/// Reads a patch, as far as it can be checked without the workspace that it is for: it has each file once.
+/// Reads a patch, as far as it can be checked without the workspace that it is for: it has each file once, also on a file
+/// system that ignores case.
 pub fn parse_unique(patch: &[u8]) -> Result<Vec<FilePatch<'_>>, String> {
     let files = parse(patch)?;
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut names) = (BTreeSet::new(), Names::default());
     for file in &files {
         if !seen.insert(file.path()) {
             return Err(format!("line {}: {} is in the patch twice; put its hunks together", file.line, file.path()));
+        }
+        if let Some(new) = &file.new {
+            names.insert(new).map_err(|message| format!("line {}: {message}", file.line))?;
         }
     }
     Ok(files)

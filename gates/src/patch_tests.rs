@@ -115,7 +115,7 @@ fn problems_of_a_models_patch_name_the_file_and_the_hunk_and_repeat_no_line() {
         refusal("--- a/a\n+++ b/a\n@@ -1 +1 @@\n-1\n+x\n@@ -2 +2 @@\n-canary\n+canary\n"),
         "line 1: a: hunk at line 6: line 2 of the file is not what the patch expects"
     );
-    let unreadable = "line 1: it is no unified diff, or changes what no patch may change";
+    let unreadable = "line 1: it is no unified diff, or changes what no patch may change, or names a file twice";
     assert_eq!(refusal("canary\n"), unreadable);
     assert_eq!(without_text("the canary"), unreadable);
 }
@@ -128,6 +128,12 @@ fn a_file_is_in_a_patch_once() {
     assert_eq!(paths, ["a", "b", "c"]);
     let twice = parse_unique((file("a") + &file("a")).as_bytes()).map(|_| ());
     assert_eq!(twice, Err("line 6: a is in the patch twice; put its hunks together".to_owned()));
+    for (one, other) in [("a", "A"), ("d/a", "D/b"), ("\u{e9}", "e\u{301}")] {
+        let message = parse_unique((file(one) + &file(other)).as_bytes()).unwrap_err();
+        assert!(message.starts_with("line 6: ") && message.contains("differ only in case"), "{message}");
+    }
+    let renamed = "diff --git a/a b/A\nrename from a\nrename to A\n";
+    assert!(parse_unique(renamed.as_bytes()).is_ok());
 }
 
 #[test]

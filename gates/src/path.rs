@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use shared::domain::hidden;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::snapshot::SKIPPED;
@@ -37,6 +38,9 @@ pub fn parse(bytes: &[u8]) -> Result<String, String> {
         if let Some(skipped) = SKIPPED.iter().find(|skipped| name != **skipped && looks_like(name, skipped)) {
             return refused(&format!("has the name {name:?}, which is {skipped} on some file systems"));
         }
+    }
+    if let Some((character, _)) = hidden::characters(text).find(|(_, is_hidden)| *is_hidden) {
+        return refused(&format!("has the character U+{:04X}, which readers cannot see", u32::from(character)));
     }
     let path = names.join("/");
     if path.len() > MAX_PATH_BYTES {
@@ -141,7 +145,13 @@ mod tests {
 
     #[test]
     fn a_path_is_relative_and_has_single_slashes() {
-        for (text, expected) in [("a/b.txt", "a/b.txt"), ("./a//b/", "a/b"), (".", ""), ("é/..a/...", "é/..a/...")] {
+        for (text, expected) in [
+            ("a/b.txt", "a/b.txt"),
+            ("./a//b/", "a/b"),
+            (".", ""),
+            ("é/..a/...", "é/..a/..."),
+            ("👩\u{200d}🔬.md", "👩\u{200d}🔬.md"),
+        ] {
             assert_eq!(parse(text.as_bytes()).as_deref(), Ok(expected));
         }
     }
@@ -162,6 +172,10 @@ mod tests {
             ("a\u{7f}", "control"),
             ("a\u{85}", "control"),
             ("a\u{202e}txt.exe", "cannot be shown"),
+            ("READ\u{200b}ME.md", "U+200B"),
+            ("a\u{ad}b", "U+00AD"),
+            ("\u{feff}package.json", "U+FEFF"),
+            ("a\u{3164}", "U+3164"),
             (".GIT/config", ".git on some"),
             ("a/.g\u{200c}it/hooks", ".git on some"),
             ("Node_Modules/a", "node_modules on some"),

@@ -46,7 +46,8 @@ end
 $$;
 
 -- Asks for a copy of an archived artifact that can be read for some days. p: {caller, id, actor, days, tier}. Safe to repeat.
--- -> {result: asked|unchanged, storage} (null if it is hot) | {result: deleted, storage} | {result: not_found}
+-- -> {result: asked|unchanged, storage} (null if it is hot) | {result: ongoing, storage} (the archive makes a copy for other terms, and takes no
+-- others before it is there) | {result: deleted, storage} | {result: not_found}
 create or replace function nofx.artifact_restore(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -64,6 +65,10 @@ begin
     select * into v_row from nofx.artifact_storage s where s.artifact_id = (p ->> 'id')::uuid for no key update;
     if v_row.state in ('deleting', 'deleted') then
         return jsonb_build_object('result', 'deleted', 'storage', nofx.artifact_storage_json(v_row));
+    end if;
+    if v_row.state = 'restoring' and v_row.restore_days is not null
+       and (v_row.restore_days, v_row.restore_tier) is distinct from (v_days, p ->> 'tier') then
+        return jsonb_build_object('result', 'ongoing', 'storage', nofx.artifact_storage_json(v_row));
     end if;
     if v_row.artifact_id is null or v_row.state = 'restoring'
        or v_row.state = 'restored' and v_row.restored_until >= v_now + make_interval(days => v_days) then

@@ -36,7 +36,7 @@ end
 $$;
 
 -- The part `artifacts` of a tenant's policy: {version, hot_days, keep_days, min_bytes}. Null if it has none, or one that this release cannot read:
--- then nothing is moved or deleted.
+-- then nothing is moved or deleted. 30.0 and 3e1 are 30, as for the API.
 create or replace function nofx.artifact_terms(p_version integer, p_document jsonb) returns jsonb
     language plpgsql immutable
     set search_path = nofx, pg_temp
@@ -45,13 +45,17 @@ declare
     v_terms jsonb := jsonb_strip_nulls(p_document -> 'artifacts');
 begin
     if jsonb_typeof(v_terms) is distinct from 'object' or v_terms - array['hot_days', 'keep_days', 'archive_min_bytes'] <> '{}'
-       or exists (select from jsonb_each(v_terms) t where jsonb_typeof(t.value) <> 'number' or t.value::text !~ '^[1-9][0-9]{0,12}$')
+       or exists (select from jsonb_each(v_terms) t
+                   where case jsonb_typeof(t.value) when 'number'
+                              then t.value::numeric <> trunc(t.value::numeric) or t.value::numeric not between 1 and 1099511627776
+                              else true end)
        or (v_terms ->> 'hot_days')::numeric > 36500 or (v_terms ->> 'keep_days')::numeric > 36500
        or (v_terms ->> 'keep_days')::numeric <= (v_terms ->> 'hot_days')::numeric then
         return null;
     end if;
-    return jsonb_build_object('version', p_version, 'hot_days', v_terms -> 'hot_days', 'keep_days', v_terms -> 'keep_days',
-                              'min_bytes', coalesce(v_terms -> 'archive_min_bytes', '131072'));
+    return jsonb_build_object('version', p_version, 'hot_days', trunc((v_terms ->> 'hot_days')::numeric),
+                              'keep_days', trunc((v_terms ->> 'keep_days')::numeric),
+                              'min_bytes', coalesce(trunc((v_terms ->> 'archive_min_bytes')::numeric), 131072));
 end
 $$;
 
@@ -65,14 +69,10 @@ as $$
       join nofx.run r on r.id = any (array[a.run_id])
      where a.id = any (p_ids) and a.tenant_id = p_tenant_id and r.finished_at is null
     union
-    select named.id, named.run_id
-      from (select distinct m[1]::uuid as id, r.id as run_id
-              from nofx.run r
-             cross join lateral regexp_matches(
-                 lower(r.plan::text || coalesce(r.workspace::text, '')),
-                 '([0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12})', 'g') m
-             where r.tenant_id = p_tenant_id and r.finished_at is null and cardinality(p_ids) > 0) named
-     where named.id = any (p_ids)
+    select u.artifact_id, r.id
+      from nofx.run_artifact u
+      join nofx.run r on r.id = any (array[u.run_id])
+     where u.artifact_id = any (p_ids) and u.tenant_id = p_tenant_id and r.finished_at is null
 $$;
 
 -- A row as the API shows it. The storage does not say how far a restore is, only that it goes on: `expected_by` is the longest time that it takes.
@@ -132,9 +132,49 @@ begin
 end
 $$;
 
--- Looks at the next p.limit artifacts of the tenant whose turn it is, and marks those that its policy wants archived or deleted. Only artifacts of
--- runs that are sealed, and uploads, and nothing that an open run uses. p: {limit, can_archive}. A tenant's turn comes every hour, and after each
--- change of its policy. -> {result: none} | {result: planned, tenant_id, archived, deleted}
+-- Gives every tenant whose policy says how long artifacts are kept its row.
+create or replace function nofx.artifact_passes_add() returns void
+    language sql
+    set search_path = nofx, pg_temp
+as $$
+    insert into nofx.artifact_pass (tenant_id, policy_version, next_at)
+    select t.tenant_id, 0, clock_timestamp()
+      from nofx.tenant t
+     where exists (select from nofx.policy q where q.tenant_id = t.tenant_id and q.document ? 'artifacts')
+       and not exists (select from nofx.artifact_pass s where s.tenant_id = t.tenant_id)
+        on conflict do nothing
+$$;
+
+-- At most p_limit tenants whose turn it is to be looked at. A turn comes every hour, and after each change of the policy. Whoever is taken comes
+-- last the next time, so that a tenant whose turn fails does not keep the others waiting. -> [tenant_id]
+create or replace function nofx.artifact_turns(p_limit integer) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_tenants text[];
+begin
+    perform nofx.artifact_passes_add();
+    select array_agg(d.tenant_id) into v_tenants
+      from (select s.tenant_id
+              from nofx.artifact_pass s
+             cross join lateral (select c.version from nofx.policy c
+                                  where c.tenant_id = s.tenant_id order by c.version desc limit 1) q
+             where s.next_at <= v_now or s.policy_version <> q.version
+             order by s.next_at, s.tenant_id limit p_limit
+               for no key update of s skip locked) d;
+    update nofx.artifact_pass s set next_at = v_now + interval '2 minutes' where s.tenant_id = any (v_tenants);
+    return coalesce(to_jsonb(v_tenants), '[]');
+end
+$$;
+
+-- Looks at the next p.limit artifacts of a tenant, and marks those that its policy wants archived or deleted. Only artifacts of runs that are
+-- sealed, and uploads, and nothing that an open run uses. p: {tenant_id, limit, can_archive}. Without a tenant, as earlier releases call it: of one
+-- whose turn it is.
+-- -> {result: none} | {result: planned, tenant_id, archived, deleted, unreadable}. `unreadable`: the version of a policy whose part `artifacts` this
+-- release cannot read.
 create or replace function nofx.artifacts_plan(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -152,17 +192,15 @@ declare
     v_delete uuid[];
     v_used uuid[];
 begin
-    insert into nofx.artifact_pass (tenant_id, policy_version, next_at)
-    select t.tenant_id, 0, v_now
-      from nofx.tenant t
-     where exists (select from nofx.policy q where q.tenant_id = t.tenant_id and q.document ? 'artifacts')
-       and not exists (select from nofx.artifact_pass s where s.tenant_id = t.tenant_id)
-        on conflict do nothing;
+    if not p ? 'tenant_id' then
+        perform nofx.artifact_passes_add();
+    end if;
     select s.tenant_id, s.after_at, s.after_id, s.policy_version, q.version, q.document into v_turn
       from nofx.artifact_pass s
      cross join lateral (select c.version, c.document from nofx.policy c
                           where c.tenant_id = s.tenant_id order by c.version desc limit 1) q
-     where s.next_at <= v_now or s.policy_version <> q.version
+     where case when p ? 'tenant_id' then s.tenant_id = p ->> 'tenant_id'
+                else s.next_at <= v_now or s.policy_version <> q.version end
      order by s.next_at, s.tenant_id limit 1
        for no key update of s skip locked;
     if not found then
@@ -207,16 +245,31 @@ begin
      where s.tenant_id = v_turn.tenant_id;
     return jsonb_build_object(
         'result', 'planned', 'tenant_id', v_turn.tenant_id,
+        'unreadable', case when v_terms is null and v_turn.document ? 'artifacts' then v_turn.version end,
         'archived', nofx.artifacts_mark(v_turn.tenant_id, v_archive, 'archiving', v_turn.version, v_now),
         'deleted', nofx.artifacts_mark(v_turn.tenant_id, v_delete, 'deleting', v_turn.version, v_now));
 end
 $$;
 
--- Takes at most p_limit rows at which the sweeper has to look now. Each is the caller's for two minutes, and for twice as long with every further
--- try, up to six hours. What is to be deleted waits while an open run uses it.
--- -> [{tenant_id, artifact_id, uri, version, state, since_s, asked_days, tier, restored_until_s, is_shared}]. `is_shared`: another artifact has the
--- same object and keeps it.
-create or replace function nofx.artifacts_take(p_limit integer) returns jsonb
+-- Tenants with a row at which the sweeper has to look now, at most p_limit of them, in any order. -> [tenant_id]
+create or replace function nofx.artifacts_due(p_limit integer) returns jsonb
+    language sql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+    select coalesce(jsonb_agg(d.tenant_id), '[]')
+      from (select t.tenant_id from nofx.tenant t
+             where exists (select from nofx.artifact_storage s where s.tenant_id = t.tenant_id and s.due_at <= now())
+             order by random() limit p_limit) d
+$$;
+
+-- Takes at most p.limit rows of a tenant at which the sweeper has to look now. Each is the caller's for two minutes, and for twice as long with
+-- every further try, up to six hours. What is to be deleted waits while an open run uses it, and says which.
+-- p: {tenant_id, limit}
+-- -> [{tenant_id, artifact_id, uri, version, state, since_s, asked_days, tier, restored_until_s, writable_until_s, is_shared}].
+-- `writable_until_s`: until then the signed URL of an upload may store the object again. `is_shared`: another artifact has the same object and
+-- keeps it.
+create or replace function nofx.artifacts_take(p jsonb) returns jsonb
     language plpgsql
     security definer
     set search_path = nofx, pg_temp
@@ -225,13 +278,14 @@ declare
     v_now timestamptz := clock_timestamp();
     v_ids uuid[];
     v_kin jsonb;
+    v_users jsonb;
     v_used uuid[];
     v_taken jsonb;
 begin
     select array_agg(d.artifact_id) into v_ids
       from (select s.artifact_id from nofx.artifact_storage s
-             where s.due_at <= v_now
-             order by s.due_at limit p_limit
+             where s.tenant_id = p ->> 'tenant_id' and s.due_at <= v_now
+             order by s.due_at limit (p ->> 'limit')::integer
                for no key update skip locked) d;
     if v_ids is null then
         return '[]';
@@ -246,18 +300,19 @@ begin
                                                          union select e.parent_id from nofx.artifact_edge e where e.child_id = a.id))
              where s.artifact_id = any (v_ids) and s.state = 'deleting' and b.uri = a.uri and b.id <> a.id
              group by a.id) k;
-    select array_agg(distinct u.artifact_id) into v_used
-      from (select s.tenant_id, array_agg(s.artifact_id) as ids from nofx.artifact_storage s
-             where s.artifact_id = any (v_ids) and s.state = 'deleting'
-             group by s.tenant_id) t
-     cross join lateral nofx.artifacts_in_use(t.tenant_id, t.ids || array(
-         select o::uuid from jsonb_each(v_kin) k cross join lateral jsonb_array_elements_text(k.value) o where k.key::uuid = any (t.ids))) u;
-    v_used := coalesce(v_used, '{}');
+    select jsonb_object_agg(u.artifact_id, u.run_id) into v_users
+      from nofx.artifacts_in_use(p ->> 'tenant_id', array(
+               select s.artifact_id from nofx.artifact_storage s where s.artifact_id = any (v_ids) and s.state = 'deleting'
+               union
+               select o::uuid from jsonb_each(v_kin) k cross join lateral jsonb_array_elements_text(k.value) o)) u;
+    v_used := array(select k::uuid from jsonb_object_keys(coalesce(v_users, '{}')) k);
     with taken as (
         update nofx.artifact_storage s
            set due_at = v_now + case when s.state = 'deleting' and s.artifact_id = any (v_used) then interval '5 minutes'
                                      else least(interval '2 minutes' * 2 ^ least(s.tries, 16), interval '6 hours') end,
-               tries = case when s.state = 'deleting' and s.artifact_id = any (v_used) then 0 else s.tries + 1 end
+               tries = case when s.state = 'deleting' and s.artifact_id = any (v_used) then 0 else s.tries + 1 end,
+               problem = case when s.state = 'deleting' and s.artifact_id = any (v_used)
+                              then format('the run %s has not ended and uses it', v_users ->> s.artifact_id::text) else s.problem end
          where s.artifact_id = any (v_ids)
         returning s.*
     )
@@ -265,6 +320,8 @@ begin
                'tenant_id', t.tenant_id, 'artifact_id', t.artifact_id, 'uri', a.uri, 'version', t.version, 'state', t.state,
                'since_s', extract(epoch from t.since)::bigint, 'asked_days', t.asked_days, 'tier', t.restore_tier,
                'restored_until_s', extract(epoch from t.restored_until)::bigint,
+               -- The URL is valid for 15 minutes, and S3 may still receive what was sent before.
+               'writable_until_s', case when a.run_id is null then extract(epoch from a.created_at)::bigint + 1800 end,
                'is_shared', exists (
                    select from jsonb_array_elements_text(v_kin -> t.artifact_id::text) o
                     where o::uuid = any (v_used)
@@ -274,6 +331,18 @@ begin
       join nofx.artifact a on a.id = any (array[t.artifact_id])
      where not (t.state = 'deleting' and t.artifact_id = any (v_used));
     return coalesce(v_taken, '[]');
+end
+$$;
+
+-- The same of any tenant, as earlier releases call it.
+create or replace function nofx.artifacts_take(p_limit integer) returns jsonb
+    language plpgsql
+    security definer
+    set search_path = nofx, pg_temp
+as $$
+begin
+    return nofx.artifacts_take(jsonb_build_object('limit', p_limit, 'tenant_id', (
+        select s.tenant_id from nofx.artifact_storage s where s.due_at <= now() order by s.due_at limit 1)));
 end
 $$;
 
@@ -318,8 +387,11 @@ $$;
 
 revoke execute on function nofx.artifact_storage_is_sound(text, text, text, timestamptz, timestamptz, integer, text), nofx.tombstones_are_kept(),
     nofx.artifact_terms(integer, jsonb), nofx.artifacts_in_use(text, uuid[]), nofx.artifact_storage_json(nofx.artifact_storage),
-    nofx.artifacts_gone(text, jsonb), nofx.artifacts_mark(text, uuid[], text, integer, timestamptz) from public;
+    nofx.artifacts_gone(text, jsonb), nofx.artifacts_mark(text, uuid[], text, integer, timestamptz), nofx.artifact_passes_add() from public;
 grant execute on function nofx.artifact_storage_json(nofx.artifact_storage) to nofx_api;
+select nofx.sweep_declare('nofx.artifact_turns(integer)');
 select nofx.sweep_declare('nofx.artifacts_plan(jsonb)');
+select nofx.sweep_declare('nofx.artifacts_due(integer)');
+select nofx.sweep_declare('nofx.artifacts_take(jsonb)');
 select nofx.sweep_declare('nofx.artifacts_take(integer)');
 select nofx.transition_declare('nofx.artifact_record(jsonb)', 'nofx_worker');

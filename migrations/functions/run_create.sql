@@ -101,6 +101,15 @@ begin
         select e.parent, e.child, v_tenant
           from made m
          cross join jsonb_to_recordset(p -> 'edges') as e(parent uuid, child uuid)
+    ), used as (
+        insert into nofx.run_artifact (artifact_id, run_id, tenant_id)
+        select a.id, m.id, v_tenant
+          from made m
+         cross join (select w.value ->> 'id' as id from jsonb_each(v_workspace) w
+                     union select jsonb_array_elements_text(coalesce(p -> 'artifacts', '[]'))) named
+          join nofx.artifact a on a.id = any (array[named.id::uuid])
+         where a.tenant_id = v_tenant
+            on conflict do nothing
     ), events as (
         insert into nofx.event (run_id, seq, tenant_id, step_id, type, payload, timestamp)
         select m.id, 1, v_tenant, null, 'run.created',

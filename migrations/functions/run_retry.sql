@@ -2,8 +2,8 @@
 -- again, their failures and lost workers are 0 again, their attempt numbers continue. Gates that did not pass, and those that would not pass today, are
 -- asked again.
 -- p: {caller, run_id, actor}
--- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}, or {result: gone, artifact_id, storage} if the bytes of its workspace
--- are deleted
+-- -> {result: retried|conflict|not_found, status, generation, ready: [wake-ups]}, or {result: gone, artifact_id, storage} if the bytes are deleted of
+-- its workspace, or of an artifact that a step names which runs again
 create or replace function nofx.run_retry(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -26,9 +26,13 @@ begin
         return jsonb_build_object('result', 'conflict', 'status', v_run.status, 'ready', '[]'::jsonb);
     end if;
     select jsonb_build_object('result', 'gone', 'artifact_id', s.artifact_id, 'storage', nofx.artifact_storage_json(s)) into v_gone
-      from jsonb_each(coalesce(v_run.workspace, '{}')) w
-      join nofx.artifact_storage s on s.artifact_id = any (array[(w.value ->> 'id')::uuid])
-     where s.tenant_id = v_run.tenant_id and s.state in ('deleting', 'deleted')
+      from nofx.run_artifact u
+      join nofx.artifact_storage s on s.artifact_id = any (array[u.artifact_id])
+     where u.run_id = v_run.id and s.tenant_id = v_run.tenant_id and s.state in ('deleting', 'deleted')
+       and (exists (select from jsonb_each(v_run.workspace) w where w.value ->> 'id' = u.artifact_id::text)
+            or exists (select from nofx.step t
+                        where t.run_id = v_run.id and t.status <> 'succeeded'
+                          and strpos(replace(lower(t.inputs::text), '-', ''), replace(u.artifact_id::text, '-', '')) > 0))
      order by s.artifact_id limit 1;
     if v_gone is not null then
         return v_gone;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::digest::hex;
-use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact, RunId, TenantId, proof};
+use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact, RunId, StepId, TenantId, proof};
 use crate::error::{Code, Error};
 
 /// The bucket of the artifacts.
@@ -70,8 +70,7 @@ impl Storage {
 
     /// The storage of an attempt.
     pub fn for_step(&self, step: &ClaimedStep) -> StepStore {
-        let folder = format!("tenants/{}/runs/{}/steps/{}", step.tenant_id, step.run_id, step.step_id);
-        let folder = if step.attempt > 1 { format!("{folder}/attempt-{}", step.attempt) } else { folder };
+        let folder = attempt_folder((&step.tenant_id, step.run_id, step.step_id), step.attempt);
         StepStore { storage: self.clone(), folder, reuse: format!("reuse/{}", step.tenant_id) }
     }
 
@@ -277,6 +276,13 @@ impl StepStore {
         }
     }
 
+    /// Writes a scratch object. Returns its URI.
+    pub async fn put_scratch(&self, name: &str, media_type: &str, bytes: Vec<u8>) -> Result<String, Error> {
+        let (key, digest) = (self.scratch_key(name), Sha256::digest(&bytes));
+        self.storage.put(&key, media_type, &digest, bytes).await?;
+        Ok(self.storage.uri(&key))
+    }
+
     fn scratch_key(&self, name: &str) -> String {
         format!("scratch/{}/{name}", self.folder)
     }
@@ -304,6 +310,12 @@ impl StepStore {
     pub async fn get(&self, artifact: &ArtifactRef, max_bytes: u64) -> Result<Vec<u8>, Error> {
         self.storage.get(artifact, max_bytes).await
     }
+}
+
+/// Where an attempt stores. The folder of the first one has those of the others in it.
+fn attempt_folder((tenant, run, step): (&TenantId, RunId, StepId), attempt: u32) -> String {
+    let folder = format!("tenants/{tenant}/runs/{run}/steps/{step}");
+    if attempt > 1 { format!("{folder}/attempt-{attempt}") } else { folder }
 }
 
 fn changed(artifact: &ArtifactRef) -> Error {

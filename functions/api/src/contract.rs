@@ -218,7 +218,7 @@ fn artifacts(schemas: &mut Schemas) -> Vec<Operation> {
         .answers(202, "It is asked for.", schemas.of::<StorageChange>())
         .answers(200, "It is asked for already, or can be read for long enough.", schemas.of::<StorageChange>())
         .example("run", "restore, hot")
-        .refuses(&[Code::ArtifactDeleted]),
+        .refuses(&[Code::ArtifactArchived, Code::ArtifactDeleted]),
         Operation::new(
             Method::DELETE,
             "/artifacts/{id}",

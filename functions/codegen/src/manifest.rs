@@ -44,6 +44,10 @@ impl Dependency {
     /// The package URL. `None` if it is not from a registry.
     pub fn purl(&self) -> Option<String> {
         let kind = self.registry?;
+        // The empty part of a name would be another package's.
+        if self.name.split('/').any(str::is_empty) {
+            return None;
+        }
         let name: Vec<String> = self.name.split('/').map(percent).collect();
         let version = self.pinned.as_deref().map(|version| format!("@{}", percent(version))).unwrap_or_default();
         Some(format!("pkg:{kind}/{}{version}", name.join("/")))
@@ -72,7 +76,7 @@ fn npm(manifest: &Value) -> Vec<Dependency> {
         for (name, declared) in manifest.get(section).and_then(Value::as_object).into_iter().flatten() {
             let Some(declared) = declared.as_str().map(str::trim) else { continue };
             // `git+https://..`, `file:..`, `workspace:*`, `npm:other@1`, `owner/repository`.
-            let is_version = !declared.contains([':', '/']);
+            let is_version = !declared.contains([':', '/']) && is_npm_name(name);
             let exact = declared.trim_start_matches(['=', 'v']);
             found.push(Dependency {
                 name: name.clone(),
@@ -85,6 +89,16 @@ fn npm(manifest: &Value) -> Vec<Dependency> {
         }
     }
     found
+}
+
+/// `name` or `@scope/name`, with the characters that npm's registry has.
+fn is_npm_name(name: &str) -> bool {
+    let is_part =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._~-!*'()".contains(c));
+    match name.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| is_part(scope) && is_part(name)),
+        None => is_part(name),
+    }
 }
 
 fn cargo(manifest: &Table) -> Vec<Dependency> {
@@ -120,16 +134,18 @@ fn crate_of(name: &str, entry: &toml::Value, section: String, scope: Scope) -> D
     let text = |key: &str| entry.get(key).and_then(toml::Value::as_str);
     let declared = entry.as_str().or_else(|| text("version")).map(str::trim);
     let is_elsewhere = ["path", "git", "registry", "workspace"].iter().any(|key| entry.get(key).is_some());
+    let name = text("package").unwrap_or(name);
+    let is_crate = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
     let is_optional = scope == Scope::Required && entry.get("optional").and_then(toml::Value::as_bool) == Some(true);
     let exact =
         declared.and_then(|declared| declared.strip_prefix('=')).map(str::trim).filter(|exact| is_semver(exact));
     Dependency {
-        name: text("package").unwrap_or(name).to_owned(),
+        name: name.to_owned(),
         section,
         scope: if is_optional { Scope::Optional } else { scope },
         declared: declared.map(str::to_owned),
         pinned: exact.filter(|_| !is_elsewhere).map(str::to_owned),
-        registry: (!is_elsewhere).then_some("cargo"),
+        registry: (!is_elsewhere && is_crate).then_some("cargo"),
     }
 }
 
@@ -155,24 +171,36 @@ fn pyproject(manifest: &Table) -> Vec<Dependency> {
 
 fn requirements(text: &str) -> Vec<Dependency> {
     let joined = text.replace("\\\r\n", " ").replace("\\\n", " ");
-    let lines = joined.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
     // Options, comments and hashes.
-    let lines = lines.map(|line| line.split(" --").next().unwrap_or_default());
+    let lines = joined.lines().map(|line| before(before(line, "#"), "--").trim());
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(['-', '#']));
     lines.filter_map(|line| requirement(line, "requirements", Scope::Required)).collect()
 }
 
-/// A requirement as PEP 508 has it. `None` if it starts with no name, such as a path or URL.
+/// What is before a mark that is at the start of the line or follows white space.
+fn before<'a>(line: &'a str, mark: &str) -> &'a str {
+    let starts = |at: usize| line.get(..at).is_some_and(|rest| rest.is_empty() || rest.ends_with(char::is_whitespace));
+    let found = line.match_indices(mark).map(|(at, _)| at).find(|at| starts(*at));
+    found.and_then(|at| line.get(..at)).unwrap_or(line)
+}
+
+/// A requirement as PEP 508 has it. `None` if it starts with no name, such as a path or URL, or names a file of a package.
 fn requirement(text: &str, section: &str, scope: Scope) -> Option<Dependency> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(text.len());
     let (name, mut rest) = text.split_at(end);
-    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || rest.starts_with([':', '/', '\\']) {
+    let is_outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let lower = name.to_ascii_lowercase();
+    if !is_outer(name.chars().next()) || !is_outer(name.chars().last()) || FILES.iter().any(|end| lower.ends_with(end))
+    {
         return None;
     }
     rest = rest.trim_start();
     if let Some(extras) = rest.strip_prefix('[') {
         rest = extras.split_once(']')?.1.trim_start();
+    }
+    if !rest.is_empty() && !rest.starts_with(['(', ';', '@', '<', '>', '=', '!', '~']) {
+        return None;
     }
     let is_elsewhere = rest.starts_with('@');
     let declared =
@@ -191,6 +219,9 @@ fn requirement(text: &str, section: &str, scope: Scope) -> Option<Dependency> {
         registry: (!is_elsewhere).then_some("pypi"),
     })
 }
+
+/// The ends of the names of files that pip installs.
+const FILES: [&str; 7] = [".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".egg"];
 
 /// The name as PyPI compares it (PEP 503).
 fn canonical(name: &str) -> String {
@@ -251,6 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn what_no_registry_can_have_gets_no_package_url() {
+        let names = ["", "/", "@a/", "@/b", "@a", "a/b", "@a/b/c", "a b", "é", "x@y", "..%2F", "https://h/x"];
+        let entries: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), "1.0.0".into())).collect();
+        let text = serde_json::json!({ "dependencies": entries }).to_string();
+        assert_eq!(read("package.json", &text).len(), names.len());
+        for found in read("package.json", &text) {
+            assert_eq!(found.purl(), None, "{found:?}");
+        }
+        for found in read("Cargo.toml", "[dependencies]\n\"\" = \"=1.0.0\"\n\"a/b\" = \"=1.0.0\"\n\"é\" = \"1\"\n") {
+            assert_eq!(found.purl(), None, "{found:?}");
+        }
+    }
+
+    #[test]
     fn crates_of_every_table_are_found() {
         let text = "[dependencies]\na = \"1.2.3\"\nb = { version = \"=1.2.3\", optional = true }\nc = { path = \"../c\", version = \"=1.0.0\" }\n\
             d = { workspace = true }\ne = { package = \"real\", version = \"1\" }\n[dev-dependencies]\nf = \"=2.0\"\n\
@@ -273,7 +318,8 @@ mod tests {
     #[test]
     fn python_requirements_are_read_from_both_files() {
         let text = "# a comment\n-r other.txt\nFlask_Login[x,y] == 1.0.2 ; python_version < '3'  # why\nnumpy>=1,<2\nplain\nweb @ https://h/w.whl\n\
-            ./local\nhttps://h/x.whl\nstar==1.*\nhashed==2.0 \\\n  --hash=sha256:00\n";
+            ./local\nhttps://h/x.whl\nstar==1.*\nhashed==2.0 \\\n  --hash=sha256:00\ngit+https://me:x@github.com/o/r.git@v1#egg=r\n\
+            foo-1.0-py3-none-any.whl\nbar-1.0.tar.gz\ntab==1.0\t# why\n\t# only this\ntwo words\nopen-\nfile:x\nc[d]e\n";
         assert_eq!(
             of("requirements-dev.txt", text),
             [
@@ -283,6 +329,7 @@ mod tests {
                 "requirements required web @ https://h/w.whl -",
                 "requirements required star ==1.* pkg:pypi/star",
                 "requirements required hashed ==2.0 pkg:pypi/hashed@2.0",
+                "requirements required tab ==1.0 pkg:pypi/tab@1.0",
             ]
         );
         let text = "[project]\ndependencies = [\"a==1.0\", \"b (>=2)\"]\n[project.optional-dependencies]\nx = [\"c\"]\n\

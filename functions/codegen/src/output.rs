@@ -172,7 +172,10 @@ mod tests {
         let file = |name: &str| format!("--- a/{name}\n+++ b/{name}\n{hunk}");
         let many: String = (0..=MAX_PATCHED).map(|at| file(&format!("f{at}"))).collect();
         for (patch, reason) in [
-            ("canary".to_owned(), "line 1: it is no unified diff, or changes what no patch may change"),
+            (
+                "canary".to_owned(),
+                "line 1: it is no unified diff, or changes what no patch may change, or names a file twice",
+            ),
             (String::new(), "line 1: "),
             (file("../canary"), "line 1: "),
             (file(".git/canary"), "line 1: "),
@@ -180,6 +183,10 @@ mod tests {
             ("diff --git a/canary b/canary\nnew file mode 120000\n".to_owned(), "line 2: "),
             ("--- a/a\n+++ b/a\n@@ -1,2 +1 @@\n-canary\n".to_owned(), "line 5: "),
             (file("a") + &file("a"), "line 6: "),
+            (file("a") + &file("A"), "line 6: "),
+            (file("d/a") + &file("D/b"), "line 6: "),
+            (file("\u{e9}") + &file("e\u{301}"), "line 6: "),
+            (file("a\u{200b}"), "line 1: "),
             (many, "more than 500 files"),
             (format!("{}\0", file("a")), "NUL"),
             ("x".repeat(MAX_PATCH_BYTES), "more than 2,097,152 bytes"),

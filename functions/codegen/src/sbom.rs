@@ -137,13 +137,14 @@ fn component_of_file(file: &File) -> Value {
 
 fn component_of_library(manifest: &str, at: usize, found: &Dependency) -> Value {
     // npm's scope is the group.
-    let (group, name) = match found.name.split_once('/') {
+    let shown = without_login(&found.name);
+    let (group, name) = match shown.split_once('/').filter(|(group, name)| group.starts_with('@') && !name.is_empty()) {
         Some((group, name)) => (Some(group), name),
-        None => (None, found.name.as_str()),
+        None => (None, shown.as_str()),
     };
     let mut properties = vec![
         json!({ "name": "nofx:manifest", "value": manifest }),
-        json!({ "name": "nofx:section", "value": found.section }),
+        json!({ "name": "nofx:section", "value": without_login(&found.section) }),
     ];
     let declared = found.declared.as_deref().map(without_login);
     properties.extend(declared.map(|declared| json!({ "name": "nofx:declared", "value": declared })));
@@ -164,13 +165,35 @@ fn component_of_library(manifest: &str, at: usize, found: &Dependency) -> Value 
     component
 }
 
-/// A URL without the name and password that it may have. Proofs, which strangers read, include the document.
-fn without_login(declared: &str) -> String {
-    let Some((scheme, rest)) = declared.split_once("://") else { return declared.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
+/// A text without what may be secret in its URLs: names, passwords and queries. `user:password@host:path`, which git takes too,
+/// loses its login as well. Proofs, which strangers read, include the document.
+fn without_login(text: &str) -> String {
+    let words = text
+        .split_inclusive(char::is_whitespace)
+        .map(|word| if word.contains("://") { of_url(word) } else { of_git(word) });
+    words.collect()
+}
+
+fn of_url(word: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = word;
+    while let Some((scheme, after)) = rest.split_once("://") {
+        let end = after.find(['/', '?', '#', '"', '<', '>', '\\']).unwrap_or(after.len());
+        let (authority, path) = after.split_at(end);
+        shown.extend([scheme, "://", authority.rsplit('@').next().unwrap_or_default()]);
+        rest = path;
+        if let Some(query) = path.find('?').filter(|at| path.find('#').is_none_or(|fragment| *at < fragment)) {
+            shown.push_str(path.get(..query).unwrap_or_default());
+            rest = path.find('#').and_then(|fragment| path.get(fragment..)).unwrap_or_default();
+        }
+    }
+    shown + rest
+}
+
+fn of_git(word: &str) -> String {
+    let Some((login, place)) = word.rsplit_once('@') else { return word.to_owned() };
+    let has_password = login.contains(':') && !login.contains('/') && place.contains(':');
+    if has_password { place.to_owned() } else { word.to_owned() }
 }
 
 fn refs(components: &[Value]) -> Vec<&Value> {
@@ -262,6 +285,13 @@ mod tests {
     fn a_login_in_a_url_is_not_repeated() {
         for (declared, shown) in [
             ("git+https://me:canary@h.test/x@1.0", "git+https://h.test/x@1.0"),
+            ("me:canary@h.test:x/y.git", "h.test:x/y.git"),
+            ("git@h.test:x/y.git", "git@h.test:x/y.git"),
+            ("npm:@a/b@1.0.0", "npm:@a/b@1.0.0"),
+            ("@ https://h.test/?next=https://u:canary@h2.test/z#egg=x", "@ https://h.test/#egg=x"),
+            ("https://h.test/x.tgz?token=canary", "https://h.test/x.tgz"),
+            ("https://h.test/x#https://u:canary@h2.test", "https://h.test/x#https://h2.test"),
+            ("https://a.test/ https://u:canary@b.test", "https://a.test/ https://b.test"),
             ("@ https://canary@h.test", "@ https://h.test"),
             ("https://h.test/@a/b", "https://h.test/@a/b"),
             ("^1.2.3", "^1.2.3"),
@@ -270,6 +300,8 @@ mod tests {
         }
         let text = r#"{"dependencies":{"a":"git+https://me:canary@h.test/a.git"}}"#;
         assert!(!document(&generated(Output::Text, "package.json", text)).to_string().contains("canary"));
+        let text = "[target.'cfg(https://u:canary@h)'.dependencies]\nz = \"1\"\n\"https://u:canary@h\" = \"1\"\n";
+        assert!(!document(&generated(Output::Text, "Cargo.toml", text)).to_string().contains("canary"));
     }
 
     #[test]

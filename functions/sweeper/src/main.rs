@@ -1,8 +1,10 @@
-//! Lambda function `sweeper`: recovers stalled runs, seals those that have ended, and archives and deletes artifacts. It runs on a schedule and takes no input.
+//! Lambda function `sweeper`: recovers stalled runs, seals those that have ended, archives and deletes artifacts, and deletes
+//! objects that no artifact names. It runs on a schedule and takes no input.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::context::Ctx;
+use shared::flow::clear_leftovers::clear_leftovers;
 use shared::flow::keep_artifacts::keep_artifacts;
 use shared::flow::seal_runs::{Sealer, seal_runs};
 use shared::flow::sweep::{Report, sweep};
@@ -21,7 +23,9 @@ async fn main() -> Result<(), Error> {
 async fn work(ctx: &Ctx, sealer: &Sealer) -> Result<Report, shared::error::Error> {
     let report = sweep(ctx).await;
     let proofs = seal_runs(ctx, sealer).await;
-    keep_artifacts(ctx).await?;
+    let kept = keep_artifacts(ctx).await;
+    clear_leftovers(ctx).await?;
+    kept?;
     proofs?;
     report
 }

@@ -69,7 +69,7 @@ impl Made {
         };
         for (at, path) in set.deleted.iter().enumerate() {
             attempt.check_cancelled().map_err(WorkspaceError::from)?;
-            note(format!("deleted[{at}]"), edit::delete(root, path))?;
+            note(format!("deleted[{at}]"), edit::delete_file(root, path))?;
         }
         for (at, file) in set.files.iter().enumerate() {
             attempt.check_cancelled().map_err(WorkspaceError::from)?;

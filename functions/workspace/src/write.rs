@@ -181,8 +181,9 @@ fn apply(edits: &Edits, attempt: &Attempt) -> Result<(Packed, Changes), WriteErr
     };
     change(edits, &root, attempt)?;
     let after = tree::snapshot(&root)?;
-    // The workspace was acceptable, so the changes made it unacceptable.
+    // The workspace was acceptable, so the changes made it unacceptable. A model that was asked again can choose other names.
     let packed = Packed::new(&after).map_err(|error| match error {
+        WorkspaceError::Archive(message) if edits.from.is_some() => WriteError::Made(vec![message]),
         WorkspaceError::Archive(message) => WriteError::Inputs(vec![Problem::new("inputs", message)]),
         other => other.into(),
     })?;

@@ -62,6 +62,10 @@ pub enum RestoreAsked {
     Unchanged {
         storage: Option<ArtifactStorage>,
     },
+    /// The archive makes a copy for another number of days or with another tier.
+    Ongoing {
+        storage: ArtifactStorage,
+    },
     Deleted {
         storage: ArtifactStorage,
     },
@@ -93,16 +97,40 @@ pub struct Planned {
     /// Artifacts that its policy wants archived, and deleted.
     pub archived: u64,
     pub deleted: u64,
+    /// The version of its policy, if this release cannot read what it says about artifacts. Then nothing is wanted.
+    pub unreadable: Option<u32>,
 }
 
-/// Looks at the next artifacts of the tenant whose turn it is. `None` if it is no tenant's turn.
-pub async fn artifacts_plan(db: &Database, limit: u32, can_archive: bool) -> Result<Option<Planned>, Error> {
+/// Tenants whose turn it is to be looked at. A tenant whose turn fails comes last the next time.
+pub async fn artifact_turns(db: &Database, limit: i32) -> Result<Vec<TenantId>, Error> {
+    tenants(db, "select nofx.artifact_turns($1)", limit).await
+}
+
+/// Tenants with artifacts that are due, in any order.
+pub async fn artifacts_due(db: &Database, limit: i32) -> Result<Vec<TenantId>, Error> {
+    tenants(db, "select nofx.artifacts_due($1)", limit).await
+}
+
+async fn tenants(db: &Database, sql: &str, limit: i32) -> Result<Vec<TenantId>, Error> {
+    let found: Option<Json<Vec<TenantId>>> = db.query_value(sql, &[(&limit, Type::INT4)]).await?;
+    Ok(found.map(|json| json.0).unwrap_or_default())
+}
+
+/// Looks at the next artifacts of a tenant. `None` if another sweep does, or its policy says nothing about artifacts.
+pub async fn artifacts_plan(
+    db: &Database,
+    tenant: &TenantId,
+    limit: u32,
+    can_archive: bool,
+) -> Result<Option<Planned>, Error> {
     #[derive(Debug, Serialize)]
-    struct Call {
+    struct Call<'a> {
+        tenant_id: &'a TenantId,
         limit: u32,
         can_archive: bool,
     }
-    let answer: Value = db.transition("select nofx.artifacts_plan($1)", &Call { limit, can_archive }).await?;
+    let call = Call { tenant_id: tenant, limit, can_archive };
+    let answer: Value = db.transition("select nofx.artifacts_plan($1)", &call).await?;
     if answer["result"] == "none" {
         return Ok(None);
     }
@@ -123,22 +151,26 @@ pub struct Taken {
     asked_days: Option<u32>,
     pub tier: Option<RestoreTier>,
     restored_until_s: Option<i64>,
+    writable_until_s: Option<i64>,
     /// Another artifact has the same object and keeps it.
     pub is_shared: bool,
 }
 
 impl Taken {
     pub fn wanted(&self) -> Wanted {
-        let Self { state, since_s, asked_days, restored_until_s, .. } = *self;
-        Wanted { state, since_s, asked_days, restored_until_s }
+        let Self { state, since_s, asked_days, restored_until_s, writable_until_s, .. } = *self;
+        Wanted { state, since_s, asked_days, restored_until_s, writable_until_s }
     }
 }
 
-/// Takes at most `limit` artifacts that are due. Each is the caller's for two minutes, and longer after each try.
-pub async fn artifacts_take(db: &Database, limit: i32) -> Result<Vec<Taken>, Error> {
-    let taken: Option<Json<Vec<Taken>>> =
-        db.query_value("select nofx.artifacts_take($1)", &[(&limit, Type::INT4)]).await?;
-    Ok(taken.map(|json| json.0).unwrap_or_default())
+/// Takes at most `limit` artifacts of a tenant that are due. Each is the caller's for two minutes, and longer after each try.
+pub async fn artifacts_take(db: &Database, tenant: &TenantId, limit: u32) -> Result<Vec<Taken>, Error> {
+    #[derive(Debug, Serialize)]
+    struct Call<'a> {
+        tenant_id: &'a TenantId,
+        limit: u32,
+    }
+    db.transition("select nofx.artifacts_take($1)", &Call { tenant_id: tenant, limit }).await
 }
 
 #[derive(Debug, Serialize)]

@@ -31,6 +31,7 @@ pub mod db_write;
 pub mod event;
 pub mod gate;
 pub mod jwks;
+pub mod leftover;
 pub mod limit;
 pub mod link;
 pub mod member;

@@ -46,6 +46,7 @@ pub async fn restore_artifact(
             let hot = artifact::artifact_fetch(session, id).await?.ok_or_else(|| no_artifact(id))?;
             Ok(change(hot.storage, false))
         }
+        RestoreAsked::Ongoing { storage } => Err(Error::Conflict(Code::ArtifactArchived, ongoing(id, &storage))),
         RestoreAsked::Deleted { storage } => Err(deleted(id, &storage)),
         RestoreAsked::NotFound => Err(no_artifact(id)),
     }
@@ -83,6 +84,19 @@ pub(super) fn deleted(id: ArtifactId, storage: &ArtifactStorage) -> Error {
     let day = storage.since.0.get(..10).unwrap_or_default();
     let why = storage.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     Error::Conflict(Code::ArtifactDeleted, format!("the artifact {id} was deleted on {day} by {by}{why}"))
+}
+
+/// Why other days or another tier cannot be asked for now.
+fn ongoing(id: ArtifactId, storage: &ArtifactStorage) -> String {
+    let asked = storage.restore.as_ref().map_or_else(String::new, |restore| {
+        format!(
+            " for {} days with the tier {}; it can be read by {}",
+            restore.days,
+            restore.tier.as_str(),
+            restore.expected_by.0
+        )
+    });
+    format!("the artifact {id} is being restored{asked}; ask for more days then")
 }
 
 fn in_use(runs: &[RunId]) -> String {

@@ -3,6 +3,7 @@
 pub mod attest_decision;
 pub mod change_storage;
 pub mod check_plan;
+pub mod clear_leftovers;
 pub mod control_run;
 pub mod create_run;
 pub mod decide_gate;

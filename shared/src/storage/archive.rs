@@ -4,8 +4,9 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{GlacierJobParameters, RestoreRequest, StorageClass, Tag, Tagging, Tier};
 
-use super::Storage;
+use super::{Storage, attempt_folder};
 use crate::domain::artifact_storage::{Copy, RestoreTier, Seen, TAG};
+use crate::domain::{RunId, StepId, TenantId};
 use crate::error::Error;
 
 /// Versions of one object that are deleted. They are written once, so there are few.
@@ -82,6 +83,22 @@ impl Storage {
             request().send().await.map_err(|error| Error::unavailable("artifact storage", error))?;
         }
         Ok(())
+    }
+}
+
+impl Storage {
+    /// The URIs of the objects that an attempt stored. What is in the folder of another attempt of its step is not among them.
+    pub async fn attempt_objects(&self, step: (&TenantId, RunId, StepId), attempt: u32) -> Result<Vec<String>, Error> {
+        let prefix = format!("{}/", attempt_folder(step, attempt));
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(&prefix);
+        let (mut found, mut pages) = (Vec::new(), request.into_paginator().send());
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| Error::unavailable("artifact storage", error))?;
+            let keys = page.contents().iter().filter_map(|object| object.key());
+            let own = keys.filter(|key| !key.strip_prefix(&prefix).is_some_and(|name| name.starts_with("attempt-")));
+            found.extend(own.map(|key| self.uri(key)));
+        }
+        Ok(found)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::template::{LONG_GATES_QUEUE, function, functions, read, resources, ro
 type Right = (String, String);
 
 /// Every call to AWS in the code, and the action that it needs. A presigned request needs it when it is used.
-const CALLS: [(&str, &str, &str); 18] = [
+const CALLS: [(&str, &str, &str); 19] = [
     ("invoke.rs", "invoke", "lambda:InvokeFunction"),
     ("queue.rs", "delete_message", "sqs:DeleteMessage"),
     ("queue.rs", "receive_message", "sqs:ReceiveMessage"),
@@ -31,13 +31,14 @@ const CALLS: [(&str, &str, &str); 18] = [
     ("storage/archive.rs", "put_object_tagging", "s3:PutObjectTagging"),
     ("storage/archive.rs", "restore_object", "s3:RestoreObject"),
     ("storage/archive.rs", "list_object_versions", "s3:ListBucketVersions"),
+    ("storage/archive.rs", "list_objects_v2", "s3:ListBucket"),
     // With a version it needs s3:DeleteObjectVersion too.
     ("storage/archive.rs", "delete_object", "s3:DeleteObject"),
     ("storage.rs", "put_object", "s3:PutObject"),
 ];
 
 /// Code that uses storage, a secret or a key, and the rights that it needs.
-const USES: [(&str, &[(&str, &str)]); 21] = [
+const USES: [(&str, &[(&str, &str)]); 23] = [
     (".sign_download(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_attachment(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_view(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
@@ -49,6 +50,7 @@ const USES: [(&str, &[(&str, &str)]); 21] = [
     ("store.put(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/tenants/*")]),
     (".sign_read(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*")]),
     (".sign_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
+    (".put_scratch(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/scratch/*")]),
     ("store.remember(", &[("s3:PutObject", "${ArtifactsBucket.Arn}/reuse/*")]),
     ("store.recall(", &[("s3:GetObject", "${ArtifactsBucket.Arn}/*"), ("s3:ListBucket", "ArtifactsBucket.Arn")]),
     ("functions.invoke(", &[("lambda:InvokeFunction", "GateRunnerFunction.Arn")]),
@@ -84,6 +86,15 @@ const USES: [(&str, &[(&str, &str)]); 21] = [
             ("s3:RestoreObject", "${ArtifactsBucket.Arn}/runs/*"),
             ("s3:DeleteObject", "${ArtifactsBucket.Arn}/runs/*"),
             ("s3:DeleteObjectVersion", "${ArtifactsBucket.Arn}/runs/*"),
+        ],
+    ),
+    (
+        "flow::clear_leftovers",
+        &[
+            ("s3:ListBucket", "ArtifactsBucket.Arn"),
+            ("s3:ListBucketVersions", "ArtifactsBucket.Arn"),
+            ("s3:DeleteObject", "${ArtifactsBucket.Arn}/tenants/*"),
+            ("s3:DeleteObjectVersion", "${ArtifactsBucket.Arn}/tenants/*"),
         ],
     ),
     ("Signer::new(", &[("kms:Sign", "SigningKey.Arn"), ("kms:GetPublicKey", "SigningKey.Arn")]),

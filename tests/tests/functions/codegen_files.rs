@@ -191,6 +191,21 @@ async fn what_does_not_fit_the_workspace_is_refused_by_file_and_hunk() {
                 "files[1]: old.ts/x goes through old.ts, which is a file",
             ],
         ),
+        (
+            "files",
+            set(&[("b.ts", "canary")], &["src"]),
+            vec!["deleted[0]: src is a folder, and only files can be deleted"],
+        ),
+        (
+            "files",
+            set(&[("SRC/a.ts", "canary")], &[]),
+            vec!["src/a.ts and SRC have names that differ only in case, or in how letters are composed"],
+        ),
+        (
+            "patch",
+            json!({ "patch": "--- /dev/null\n+++ b/OLD.ts\n@@ -0,0 +1 @@\n+canary\n" }).to_string(),
+            vec!["old.ts and OLD.ts have names that differ only in case"],
+        ),
     ] {
         let model = Model::answering([answer]).await;
         let (run, steps) = submit(&stack, &model, steps(output, json!({}))).await;

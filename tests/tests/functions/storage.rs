@@ -233,10 +233,17 @@ async fn a_person_deletes_what_no_open_run_uses() {
     assert_eq!(delete(&lab, ArtifactId(uuid::Uuid::new_v4()), "x").await.status, 404);
 
     // A plan names it, in whatever way.
-    let named = [large.to_string(), large.to_string().to_uppercase(), large.0.simple().to_string()];
-    for text in named {
-        let step = plans::step("s", "echo", json!({"deep": [{"artifact": text}]}));
-        let open = lab.submit(&json!({"goal": "g", "steps": [step]})).await;
+    let input =
+        |text: String| json!({"goal": "g", "steps": [plans::step("s", "echo", json!({"deep": [{"artifact": text}]}))]});
+    let mut earlier = Vec::new();
+    for plan in [
+        input(large.to_string()),
+        input(large.to_string().to_uppercase()),
+        input(large.0.simple().to_string()),
+        json!({"goal": "g", "workspace": {"archive": large}, "steps": plans::chain(1)["steps"]}),
+    ] {
+        let open = lab.submit(&plan).await;
+        earlier.push(open);
         let refused = delete(&lab, large, "a secret").await;
         assert_eq!((refused.status, &refused.body["code"]), (409, &json!("artifact_in_use")), "{refused:?}");
         assert!(refused.body["detail"].as_str().unwrap().contains(&open.to_string()), "{refused:?}");
@@ -252,12 +259,11 @@ async fn a_person_deletes_what_no_open_run_uses() {
         assert_eq!((refused.status, &refused.body["errors"][0]["path"]), (400, &json!("plan.workspace.archive")));
         assert!(refused.body["errors"][0]["message"].as_str().unwrap().contains("was deleted on"), "{refused:?}");
     }
-    // An earlier run had it as its workspace.
-    let sql = "update nofx.run set workspace = jsonb_build_object('archive', jsonb_build_object('id', $1::uuid))
-                where id = (select id from nofx.run where status = 'cancelled' limit 1) returning id";
-    let earlier: uuid::Uuid = lab.admin.query_one(sql, &[&large.0]).await.unwrap().get(0);
-    let refused = Gateway::api(&lab, Shape::Http).post(&format!("/runs/{earlier}/retry"), &json!({})).await;
-    assert_eq!((refused.status, &refused.body["code"]), (410, &json!("artifact_deleted")), "{refused:?}");
+    // A retry would need it, as a workspace or as an input.
+    for earlier in earlier {
+        let refused = Gateway::api(&lab, Shape::Http).post(&format!("/runs/{earlier}/retry"), &json!({})).await;
+        assert_eq!((refused.status, &refused.body["code"]), (410, &json!("artifact_deleted")), "{refused:?}");
+    }
     hurry(&lab).await;
     assert_eq!(sweep(&lab).await.deleted, 1);
     let storage = artifact(&lab, large).await["storage"].clone();
@@ -305,11 +311,11 @@ async fn a_crash_between_the_storage_and_the_database_is_found_again() {
     age(&lab, 2).await;
     let ctx = lab.worker_ctx().await;
     // Marked, and then everything dies before the storage is asked.
-    let planned = artifact_storage::artifacts_plan(&ctx.db, 200, true).await.unwrap().expect("a turn");
+    let planned = artifact_storage::artifacts_plan(&ctx.db, &lab.tenant, 200, true).await.unwrap().expect("a turn");
     assert_eq!((planned.archived, planned.deleted), (1, 0));
-    let taken = artifacts_take(&ctx.db, 10).await.unwrap();
+    let taken = artifacts_take(&ctx.db, &lab.tenant, 10).await.unwrap();
     assert_eq!((taken.len(), taken[0].wanted().state), (1, StorageState::Archiving));
-    assert!(artifacts_take(&ctx.db, 10).await.unwrap().is_empty(), "it is somebody's for two minutes");
+    assert!(artifacts_take(&ctx.db, &lab.tenant, 10).await.unwrap().is_empty(), "it is somebody's for two minutes");
     // The sweeper asks the storage, and dies before it tells the database.
     assert!(ctx.storage.tag(&taken[0].uri, "cold").await.unwrap());
     hurry(&lab).await;
@@ -317,7 +323,7 @@ async fn a_crash_between_the_storage_and_the_database_is_found_again() {
 
     // The same with a restore: the archive is asked twice.
     assert_eq!(restore(&lab, large, 1).await.status, 202);
-    let taken = artifacts_take(&ctx.db, 10).await.unwrap();
+    let taken = artifacts_take(&ctx.db, &lab.tenant, 10).await.unwrap();
     ctx.storage.restore(&taken[0].uri, 1, taken[0].tier.unwrap()).await.unwrap();
     hurry(&lab).await;
     sweep(&lab).await;
@@ -326,13 +332,13 @@ async fn a_crash_between_the_storage_and_the_database_is_found_again() {
 
     // And with a deletion. What a sweep saw before somebody wanted it is not recorded.
     assert_eq!(restore(&lab, large, 300).await.status, 202);
-    let stale = artifacts_take(&ctx.db, 10).await.unwrap();
+    let stale = artifacts_take(&ctx.db, &lab.tenant, 10).await.unwrap();
     assert_eq!(delete(&lab, large, "x").await.status, 202);
     let until = shared::domain::artifact_storage::decide(&stale[0].wanted(), Seen::Warm, Some(Act::TagHot), 0);
     let shared::domain::artifact_storage::Decision::Settle(settled) = until else { panic!("{until:?}") };
     assert!(!artifact_storage::artifact_record(&ctx.db, &stale[0], &settled).await.unwrap(), "it is out of date");
     hurry(&lab).await;
-    let taken = artifacts_take(&ctx.db, 10).await.unwrap();
+    let taken = artifacts_take(&ctx.db, &lab.tenant, 10).await.unwrap();
     ctx.storage.delete(&taken[0].uri).await.unwrap();
     hurry(&lab).await;
     assert_eq!(sweep(&lab).await.deleted, 1);

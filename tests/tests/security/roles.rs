@@ -14,8 +14,10 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 /// The functions that the worker and the sweeper call.
-const WORKER: [&str; 25] = [
+const WORKER: [&str; 29] = [
     "artifact_record",
+    "artifact_turns",
+    "artifacts_due",
     "artifacts_plan",
     "artifacts_take",
     "artifact_origin",
@@ -24,6 +26,8 @@ const WORKER: [&str; 25] = [
     "attempt_usage_record",
     "db_write_account",
     "db_write_look",
+    "leftover_forget",
+    "leftovers_take",
     "llm_cached",
     "llm_call_end",
     "llm_call_progress",

@@ -81,7 +81,11 @@ async fn fill(lab: &mut Lab, tenant: &str) {
                insert into nofx.llm_cooldown (tenant_id, deployment, until, kind, reason, started_at)
                values ($1, 'd', now() + interval '1 h', 'transient', '503', now())";
     lab.admin.execute(sql, &[&tenant, &run.0]).await.unwrap();
-    let sql = "with pass as (insert into nofx.artifact_pass (tenant_id, policy_version, next_at) values ($1, 0, now()))
+    let sql = "with pass as (insert into nofx.artifact_pass (tenant_id, policy_version, next_at) values ($1, 0, now())), leftover as (
+                   insert into nofx.attempt_leftover (step_id, attempt, tenant_id, run_id, due_at)
+                   select s.id, 1, s.tenant_id, s.run_id, now() from nofx.step s where s.run_id = $2 limit 1), used as (
+                   insert into nofx.run_artifact (artifact_id, run_id, tenant_id)
+                   select a.id, a.run_id, a.tenant_id from nofx.artifact a where a.run_id = $2 limit 1)
                insert into nofx.artifact_storage (artifact_id, tenant_id, state, since, actor)
                select a.id, a.tenant_id, 'archived', now(), 'policy' from nofx.artifact a where a.run_id = $2 limit 1";
     assert_eq!(lab.admin.execute(sql, &[&tenant, &run.0]).await.unwrap(), 1);

@@ -255,6 +255,7 @@ pub fn run(text: &str, status: &str) -> Run {
         gates_total: 99,
         gates_open: 1,
         artifacts: vec![Artifact {
+            storage: None,
             id: ArtifactId(Uuid::from_u128(4)),
             step: Some(text.into()),
             name: text.into(),

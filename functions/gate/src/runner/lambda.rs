@@ -9,7 +9,7 @@ use nofx_gates::run::{Bundle, Job, Location, MAX_BUNDLE_BYTES, RunAnswer, RunSpe
 use shared::domain::digest::sha256_hex;
 use shared::error::Error;
 use shared::invoke::{Functions, InvokeError};
-use shared::storage::{ArtifactMeta, Signed, StepStore};
+use shared::storage::{Signed, StepStore};
 
 /// How much longer than the job its URLs are valid.
 const GRACE: Duration = Duration::from_mins(2);
@@ -28,15 +28,14 @@ impl<'a> LambdaRunner<'a> {
         Self { functions, name, store, jobs: AtomicU32::new(0) }
     }
 
-    /// A URL of the archive. One that is not an artifact yet is stored first.
+    /// A URL of the archive. One that is no artifact is stored as a scratch object first.
     async fn sign_archive(&self, archive: &Archive, lasts: Duration) -> Result<Signed, Error> {
         if let Some(artifact) = &archive.artifact {
             return self.store.sign_read(&artifact.uri, lasts).await;
         }
-        let meta = ArtifactMeta { kind: "workspace", media_type: "application/gzip", ..ArtifactMeta::default() };
         let name = format!("workspace-{}.tar.gz", archive.sha256.get(..16).unwrap_or_default());
-        let stored = self.store.put(&name, meta, archive.bytes.to_vec()).await?;
-        self.store.sign_read(&stored.uri, lasts).await
+        let uri = self.store.put_scratch(&name, "application/gzip", archive.bytes.to_vec()).await?;
+        self.store.sign_read(&uri, lasts).await
     }
 
     pub async fn run(&self, archive: &Archive, job: Job) -> Result<Bundle, RunnerLost> {

@@ -40,6 +40,7 @@ pub use usage::{DAYS, DayUsage, EVENTS, ModelUsage, RunUsage, Tokens, Usage, usa
 use serde::Deserialize;
 
 use crate::domain::ArtifactId;
+use crate::domain::artifact_storage::StorageState;
 
 /// Counts the pending gates of the tenant `$1`, up to 100: the navigation shows more as "99+".
 const WAITING: &str = "(select count(*) from (
@@ -56,4 +57,7 @@ pub struct Artifact {
     pub hash: String,
     pub size_bytes: u64,
     pub media_type: String,
+    /// `None` if it is hot.
+    #[serde(default)]
+    pub storage: Option<StorageState>,
 }

@@ -139,9 +139,11 @@ const GATE_ORDER: &str = "g.id is not distinct from $4::uuid desc, (g.status = '
         case when g.status = 'pending' then g.created_at end, g.created_at desc, g.id desc";
 
 const ARTIFACTS_OF_RUN: &str =
-    "select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash, a.size_bytes, a.media_type
+    "select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash, a.size_bytes, a.media_type,
+            k.state as storage
        from nofx.artifact a
        left join nofx.step s on s.id = a.step_id
+       left join nofx.artifact_storage k on k.artifact_id = a.id and k.tenant_id = $1
       where a.tenant_id = $1 and a.run_id = r.id
       order by a.created_at desc, a.id desc limit 200";
 

@@ -325,7 +325,8 @@ fn stored() -> String {
     format!(
         "coalesce((select json_agg(artifact) from (
              select a.id, s.name as step, left(a.name, 200) as name, left(a.type, 200) as type, a.hash, a.size_bytes,
-                    a.media_type {of_attempt}
+                    a.media_type,
+                    (select k.state from nofx.artifact_storage k where k.artifact_id = a.id and k.tenant_id = $1) as storage {of_attempt}
               order by a.created_at, a.id limit {ARTIFACTS}) artifact), '[]') as artifacts,
          (select count(*) {of_attempt}) as artifacts_total,
          (select json_build_object('id', a.id, 'uri', a.uri, 'hash', a.hash, 'size_bytes', a.size_bytes,

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Artifact, Run};
+use shared::domain::artifact_storage::StorageState;
 
 use crate::page::format;
 use crate::page::icon::icon;
@@ -36,9 +37,13 @@ pub(in crate::page) fn artifact_item(base: Base, artifact: &Artifact) -> Markup 
             a href=(base.to(&format!("artifacts/{}", artifact.id))) { bdi { (name) } }
             span.note title={ (visible(&artifact.media_type)) ", sha256 " (visible(&artifact.hash)) } {
                 (visible(&artifact.kind)) @if let Some(step) = &artifact.step { ", by " bdi { (visible(step)) } }
+                @if let Some(state) = artifact.storage { ", " (state.as_str()) }
             }
             span.note.number {
-                (format::size(artifact.size_bytes)) " " a href=(download) aria-label={ "Download " (name) } { "download" }
+                (format::size(artifact.size_bytes))
+                @if artifact.storage.is_none_or(StorageState::is_readable) {
+                    " " a href=(download) aria-label={ "Download " (name) } { "download" }
+                }
             }
         }
     }
