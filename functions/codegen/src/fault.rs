@@ -280,10 +280,10 @@ impl<'b> ErrorBody<'b> {
             .into_iter()
             .any(|sentence| message.contains(sentence));
         for detail in details.iter().take(8) {
-            let quotas = detail.get("violations").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-            let names = quotas.iter().filter_map(|violation| violation.get("quotaId"));
-            let names = names.chain(detail.pointer("/metadata/quota_limit")).filter_map(Value::as_str);
-            parsed.daily_quotas.extend(names.filter(|quota| quota.contains("PerDay")));
+            let violations = detail.get("violations").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let quotas = violations.iter().filter_map(|violation| violation.get("quotaId"));
+            let quotas = quotas.chain(detail.pointer("/metadata/quota_limit")).filter_map(Value::as_str);
+            parsed.daily_quotas.extend(quotas.filter(|quota| quota.contains("PerDay")));
             if let Some(seconds) =
                 detail.get("retryDelay").and_then(Value::as_str).and_then(|text| text.strip_suffix('s'))
             {
