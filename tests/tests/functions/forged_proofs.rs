@@ -35,7 +35,7 @@ fn place(content: &Value, section: &str, is_it: impl Fn(&Value) -> bool) -> usiz
 type Change = fn(&mut Value);
 
 /// What an owner of the database may do before the seal, and the fault that shows it.
-const CHANGES: [(&str, Change, &str, &str); 12] = [
+const CHANGES: [(&str, Change, &str, &str); 13] = [
     (
         "a failed gate that passed",
         |content| {
@@ -53,6 +53,21 @@ const CHANGES: [(&str, Change, &str, &str); 12] = [
         },
         "content.gates",
         "is missing, and an event recorded that it was failed",
+    ),
+    (
+        "a failed gate that is dropped with its events",
+        |content| {
+            let at = place(content, "gates", |gate| gate["status"] == "failed");
+            content["gates"].as_array_mut().unwrap().remove(at);
+            let events = content["events"].as_array_mut().unwrap();
+            events.retain(|event| event["type"] != "gate.failed");
+            for (at, event) in events.iter_mut().enumerate() {
+                event["seq"] = json!(at + 1);
+            }
+            content["run"]["events"] = json!(events.len());
+        },
+        "content.artifacts[",
+        "its gate is missing",
     ),
     (
         "a gate that events know as failed",

@@ -61,6 +61,7 @@ pub fn check<'a>(content: &'a Value, index: &Index<'a>, options: &Options, repor
         }
     }
     people::check(content, options, report);
+    attested(content, index, report);
     let passed = judged.iter().filter(|one| one.result.result != TestVerdict::Failed).count();
     report.check("gates", format!("{passed} passed by evidence, {decided} by decisions of people"));
     results(&judged, report);
@@ -143,6 +144,23 @@ fn agrees(evidence: &Evidence, statement: &Statement, result: &TestResult, of: &
         return Err("its evidence and its attestation name different trees".to_owned());
     }
     Ok(())
+}
+
+/// Every attempt that left an attestation ended with its gate, or asked people about the checks.
+fn attested(content: &Value, index: &Index<'_>, report: &mut Report) {
+    let of = |artifact: &Value| (artifact["step"].clone(), artifact["attempt"].clone());
+    let gates = items(content, "gates").iter().filter(|gate| text(&gate["gate_type"]).starts_with(ON_EVIDENCE));
+    let with_gates: Vec<_> = gates.filter_map(|gate| index.artifact(text(&gate["evidence_id"]))).map(of).collect();
+    for (at, artifact) in items(content, "artifacts").iter().enumerate() {
+        let number = artifact["attempt"].as_u64().unwrap_or_default();
+        let has_ended = matches!(attempt_status(content, text(&artifact["step"]), number), "succeeded" | "failed");
+        let is_attestation = artifact["is_own"] == true && artifact["type"] == "gate_attestation";
+        if is_attestation && has_ended && !with_gates.contains(&of(artifact)) {
+            report
+                .faults
+                .push(fault(format!("content.artifacts[{at}]"), "it is an attestation, and its gate is missing"));
+        }
+    }
 }
 
 /// The result of each gate. By the rule of `nofx verify GATE`, one that is WARNED has not passed.

@@ -66,19 +66,22 @@ fn steps(content: &Value, report: &mut Report) {
 
 /// Attempts ended as events say.
 fn attempts(content: &Value, report: &mut Report) {
-    let (mut succeeded, mut are_whole) = (BTreeSet::new(), true);
+    let (mut ended, mut are_whole) = (BTreeSet::new(), true);
     for event in of(content, "step.") {
         let (kind, step) = (text(&event["type"]), text(&event["step"]));
         are_whole &= is_whole(event);
         let Some(number) = event["payload"]["attempt"].as_u64() else { continue };
         let found = attempt_status(content, step, number);
         let fits = match kind {
-            "step.succeeded" => succeeded.insert((step, number)) && found == "succeeded",
+            "step.succeeded" => found == "succeeded",
             "step.failed" => ["failed", "lost"].contains(&found),
             "step.retrying" => found == "failed",
             "step.worker_lost" => found == "lost",
             _ => true,
         };
+        if kind != "step.started" {
+            ended.insert((step, number));
+        }
         if !fits {
             let message =
                 format!("attempt {number} of the step {step} is {found}, and the event {kind} recorded its end");
@@ -87,9 +90,10 @@ fn attempts(content: &Value, report: &mut Report) {
     }
     for (at, attempt) in items(content, "attempts").iter().enumerate() {
         let (step, number) = (text(&attempt["step"]), attempt["attempt"].as_u64().unwrap_or_default());
-        if are_whole && attempt["status"] == "succeeded" && !succeeded.contains(&(step, number)) {
+        let has_ended = matches!(text(&attempt["status"]), "succeeded" | "failed");
+        if are_whole && has_ended && !ended.contains(&(step, number)) {
             let path = format!("content.attempts[{at}].status");
-            report.faults.push(fault(path, "no event recorded that it succeeded"));
+            report.faults.push(fault(path, "no event recorded how it ended"));
         }
     }
 }
