@@ -171,7 +171,8 @@ as $$
      where e.run_id = p_run
 $$;
 
--- Artifacts by id. `is_own`: the run made it. Who uploaded one is in `created_by`. Only those whose bytes are deleted have `deleted_at`.
+-- Artifacts by id. `is_own`: the run made it. Who uploaded one is in `created_by`. Only those whose bytes are deleted, or are about to be, have
+-- `deleted_at`.
 create or replace function nofx.seal_artifacts(p_run nofx.run, p_ids uuid[], p_inline integer) returns jsonb
     language sql stable
     set search_path = nofx, pg_temp
@@ -181,7 +182,7 @@ as $$
                'type', a.type, 'hash', a.hash, 'size_bytes', a.size_bytes, 'media_type', a.media_type, 'uri', a.uri,
                'metadata', nofx.seal_value(a.metadata, p_inline), 'builder', a.builder, 'inputs_sha256', a.inputs_sha256,
                'created_by', a.created_by, 'created_at', nofx.seal_time(a.created_at))
-               || case when g.state = 'deleted' then jsonb_build_object('deleted_at', nofx.seal_time(g.since)) else '{}' end order by a.id), '[]')
+               || case when g.state in ('deleting', 'deleted') then jsonb_build_object('deleted_at', nofx.seal_time(g.since)) else '{}' end order by a.id), '[]')
       from nofx.artifact a
       left join nofx.step s on s.id = a.step_id
       left join nofx.artifact_storage g on g.artifact_id = a.id
@@ -207,7 +208,8 @@ as $$
      where g.run_id = p_run
 $$;
 
--- Records a seal that is signed and stored, under the lock of its run.
+-- Records a seal that is signed and stored, under the lock of its run, and writes its digest into the audit. So a row that somebody deletes to
+-- let the run be sealed again leaves a trace.
 -- p: {tenant_id, run_id, generation, digest, keyid, uri, size_bytes, events}
 -- -> {result: recorded} | {result: stale} (somebody else sealed this generation, or a retry began the next one; the file is not used then)
 create or replace function nofx.seal_record(p jsonb) returns jsonb
@@ -226,6 +228,8 @@ begin
     values (v_run.id, v_run.generation, v_run.tenant_id, p ->> 'digest', p ->> 'keyid', p ->> 'uri', (p ->> 'size_bytes')::bigint,
             (p ->> 'events')::bigint, clock_timestamp());
     update nofx.run r set sealed_generation = r.generation, seal_after = null, seal_tries = 0 where r.id = v_run.id;
+    perform nofx.audit_append(v_run.tenant_id, 'run.sealed', v_run.id::text, null, null, jsonb_build_object(
+        'generation', v_run.generation, 'digest', p ->> 'digest', 'keyid', p ->> 'keyid', 'events', (p ->> 'events')::bigint));
     return jsonb_build_object('result', 'recorded');
 end
 $$;

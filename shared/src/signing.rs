@@ -5,6 +5,7 @@
 
 pub mod dsse;
 mod key;
+pub mod low_s;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -202,7 +203,9 @@ impl KmsKey {
             .message(Blob::new(Sha256::digest(message).to_vec()))
             .signing_algorithm(SigningAlgorithmSpec::EcdsaSha256);
         let answer = request.send().await.map_err(kms_error)?;
-        let signature = answer.signature().map(Blob::as_ref).unwrap_or_default().to_vec();
+        let signature = answer.signature().map(Blob::as_ref).unwrap_or_default();
+        let signature =
+            low_s::lowered(signature).ok_or_else(|| Error::unavailable("KMS", "its signature is not ECDSA in DER"))?;
         let keyid = self.keyid_of(message, &signature).await?;
         Ok(Signed { keyid, signature })
     }

@@ -1,6 +1,7 @@
 //! Artifacts over S3: on AWS, an emulator, or the S3 endpoint of Supabase Storage.
 
 mod archive;
+mod proofs;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::digest::hex;
-use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact, RunId, StepId, TenantId, proof};
+use crate::domain::{ArtifactId, ArtifactRef, ClaimedStep, NewArtifact, RunId, StepId, TenantId};
 use crate::error::{Code, Error};
 
 /// The bucket of the artifacts.
@@ -97,20 +98,6 @@ impl Storage {
     pub async fn store_workspace(&self, key: &str, media_type: &str, bytes: Vec<u8>) -> Result<(), Error> {
         let digest = Sha256::digest(&bytes);
         self.put(key, media_type, &digest, bytes).await
-    }
-
-    /// Stores the proof of a run. Only the sweeper may. Each proof has a key of its own, which its digest (hex) is part of.
-    /// Returns its URI.
-    pub async fn store_proof(
-        &self,
-        (tenant, run, generation): (&TenantId, RunId, u64),
-        sha256: &str,
-        bytes: Vec<u8>,
-    ) -> Result<String, Error> {
-        let key = format!("tenants/{tenant}/runs/{run}/proof/{generation}-{sha256}.json");
-        let digest = Sha256::digest(&bytes);
-        self.put(&key, proof::MEDIA_TYPE, &digest, bytes).await?;
-        Ok(self.uri(&key))
     }
 
     /// Reads an artifact and verifies its hash. If it is larger than `max_bytes`, fails before reading.

@@ -9,6 +9,8 @@ use shared::view::{KeyPurpose, SigningKey};
 const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const END: &str = "-----END PUBLIC KEY-----";
 
+const PURPOSES: [KeyPurpose; 3] = [KeyPurpose::Evidence, KeyPurpose::Decisions, KeyPurpose::Seals];
+
 /// Keys. One whose file does not say its purpose counts for every purpose.
 pub struct Keyring(Vec<(PublicKey, Option<KeyPurpose>)>);
 
@@ -47,8 +49,14 @@ impl Keyring {
         for part in parts {
             let key = PublicKey::from_pem(&format!("{BEGIN}{part}"))?;
             let said = before.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
-            let purposes = [KeyPurpose::Evidence, KeyPurpose::Decisions, KeyPurpose::Seals];
-            keys.push((key, purposes.into_iter().find(|purpose| said == purpose_line(*purpose))));
+            let purpose = PURPOSES.into_iter().find(|purpose| said == purpose_line(*purpose));
+            // A key whose purpose is misspelled must not count for every purpose.
+            ensure!(
+                purpose.is_some() || !said.starts_with('#'),
+                "the line {said:?} before a key names no purpose; {}",
+                PURPOSES.map(|purpose| format!("{:?}", purpose_line(purpose))).join(", ") + " do"
+            );
+            keys.push((key, purpose));
             before = part.split_once(END).map_or("", |(_, after)| after);
         }
         Ok(Self(keys))
@@ -88,6 +96,12 @@ mod tests {
         assert_eq!(ring.keys(KeyPurpose::Seals), [keys[1].clone(), keys[2].clone()]);
         assert_eq!(ring.keys(KeyPurpose::Decisions), [keys[2].clone()], "a key without a purpose counts for each");
         assert!(!ring.has_purposes() && Keyring::of("").unwrap().0.is_empty());
+        for unknown in ["# Decisions", "#decisions", "# decision", "# seals and evidence", "# of acme"] {
+            let error = Keyring::of(&format!("{unknown}\n{}", keys[0].to_pem())).err().expect(unknown).to_string();
+            assert!(error.contains(unknown) && error.contains("\"# decisions\""), "{error}");
+        }
+        let commented = format!("# of acme\n{}\n{}", purpose_line(KeyPurpose::Seals), keys[0].to_pem());
+        assert!(Keyring::of(&commented).unwrap().has_purposes());
         assert!(Keyring::of("-----BEGIN PUBLIC KEY-----\nMFkw").is_err());
     }
 }

@@ -18,4 +18,5 @@ pub mod source_tree;
 pub mod submission;
 pub mod timeline;
 pub mod token;
+pub mod unjudged;
 pub mod workspace;

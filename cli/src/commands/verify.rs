@@ -38,9 +38,9 @@ Examples:
 A file may have several decisions about a gate: a JSON array, or JSON lines.
 
 Exit status:
-  0  the attestation holds, and the gate passed; the proof holds, and the run succeeded
+  0  the attestation holds, and the gate is PASSED; the proof holds, the run succeeded, and every gate is PASSED
   1  the attestation or the proof does not hold, or something that it names is missing
-  7  it holds, and the gate or the run did not pass, or needs more decisions than the file has")]
+  7  it holds, and a gate is WARNED, or the gate or the run did not pass, or needs more decisions than the file has")]
 pub struct Args {
     /// Id of a gate, or a file with a proof of a run, with an attestation (gate-NAME.intoto.json) or with signed decisions
     what: String,
@@ -100,11 +100,18 @@ pub async fn run(profile: Option<&str>, args: &Args) -> Result<ExitCode> {
         if let Some(code) = of_proof(args)? {
             return Ok(code);
         }
-        let given = of_file(args)?;
-        if let Some(envelopes) = verify_decision::envelopes(&given.envelope, &given.keys) {
-            return decided(&verify_decision::of_file(&envelopes, &given.keys)?, args);
+        let keys = Keyring::read(args.keys.as_ref().ok_or_else(missing_keys)?)?;
+        let (envelope, of_people) = (read_text(Path::new(&args.what))?, keys.keys(KeyPurpose::Decisions));
+        if let Some(envelopes) = verify_decision::envelopes(&envelope, &of_people) {
+            return decided(&verify_decision::of_file(&envelopes, &of_people)?, args);
         }
-        given
+        Given {
+            envelope,
+            keys: keys.keys(KeyPurpose::Evidence),
+            keys_are_kept: true,
+            evidence_sha256: None,
+            gate: None,
+        }
     } else {
         let api = Api::connect(profile).await?;
         let gate = fetch(&api, resolve::gate(&api, &args.what).await?).await?;
@@ -143,7 +150,7 @@ fn exit_code(verdict: TestVerdict) -> u8 {
 
 /// Verifies a file that is the proof of a run. None if it is something else.
 fn of_proof(args: &Args) -> Result<Option<ExitCode>> {
-    let bytes = read(Path::new(&args.what))?;
+    let bytes = read_text(Path::new(&args.what))?;
     if !verify_proof::is_proof(&bytes) {
         for (option, is_given) in
             [("--repo", args.repo.is_some()), ("--builder", !args.builders.is_empty()), ("--strict", args.strict)]
@@ -173,13 +180,7 @@ fn of_proof(args: &Args) -> Result<Option<ExitCode>> {
 }
 
 fn missing_keys() -> anyhow::Error {
-    hinted("the public keys are missing", "name them with --key; nofx keys --pem prints those of an API")
-}
-
-fn of_file(args: &Args) -> Result<Given> {
-    let envelope = read(Path::new(&args.what))?;
-    let file = args.keys.as_ref().ok_or_else(missing_keys)?;
-    Ok(Given { envelope, keys: kept(file)?, keys_are_kept: true, evidence_sha256: None, gate: None })
+    hinted("the public keys are missing", "name them with --key; nofx keys --pem --all prints those of an API")
 }
 
 /// Prints decisions that hold. Only a gate that passes by them is a success.
@@ -209,7 +210,7 @@ fn decided(decided: &Decided, args: &Args) -> Result<ExitCode> {
 /// The keys that somebody kept in a file, else those of the API.
 pub async fn keys_of(api: &Api, file: Option<&Path>, purpose: KeyPurpose) -> Result<Vec<PublicKey>> {
     if let Some(file) = file {
-        return kept(file);
+        return Ok(Keyring::read(file)?.keys(purpose));
     }
     let keys: SigningKeys = api.get("/keys").await?;
     Ok(keys.of(purpose).map(|key| PublicKey::from_pem(&key.pem)).collect::<Result<_, _>>()?)
@@ -253,15 +254,21 @@ async fn of_gate(api: &Api, gate: &Gate, args: &Args) -> Result<Given> {
     Ok(Given { envelope, keys, keys_are_kept: args.keys.is_some(), evidence_sha256, gate: about })
 }
 
-fn kept(file: &Path) -> Result<Vec<PublicKey>> {
-    let text = String::from_utf8(read(file)?).with_context(|| format!("{} is not PEM", file.display()))?;
-    let keys = PublicKey::all_from_pem(&text).with_context(|| format!("{} has no usable keys", file.display()))?;
-    ensure!(!keys.is_empty(), "{} has no public keys", file.display());
-    Ok(keys)
-}
-
 fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Reads a file that must be a text. Says which other kind of file it is.
+fn read_text(file: &Path) -> Result<Vec<u8>> {
+    let bytes = read(file)?;
+    let what = match bytes.as_slice() {
+        [] => "is empty",
+        [0x1f, 0x8b, ..] => "is compressed with gzip: decompress it first",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16: it must be the file as it was saved, which is UTF-8",
+        [0xef, 0xbb, 0xbf, ..] => "starts with a byte order mark: it must be the file as it was saved",
+        _ => return Ok(bytes),
+    };
+    bail!("not verified: {} {what}", file.display())
 }
 
 fn verify(given: &Given, args: &Args) -> Result<Verified> {
@@ -309,11 +316,11 @@ pub fn is_about(result: &TestResult, gate_type: &str, status: GateStatus) -> Res
         "not verified: the gate is {gate_type}, and the attestation is about {}",
         printable(signed)
     );
-    let has_failed = result.result == TestVerdict::Failed;
-    ensure!(
-        has_failed || status == GateStatus::Passed,
-        "not verified: the gate is {status}, and the attestation says that it passed"
-    );
+    let (expected, said) = match result.result {
+        TestVerdict::Passed | TestVerdict::Warned => (GateStatus::Passed, "passed"),
+        TestVerdict::Failed => (GateStatus::Failed, "failed"),
+    };
+    ensure!(status == expected, "not verified: the gate is {status}, and the attestation says that it {said}");
     Ok(())
 }
 
@@ -363,8 +370,13 @@ mod tests {
             ("gate:lint", GateStatus::Passed),
             ("production release", GateStatus::Passed),
             ("gate:secrets", GateStatus::Failed),
+            ("gate:secrets", GateStatus::Waived),
         ] {
             assert!(is_about(&passed, gate_type, status).is_err(), "{gate_type} {status}");
+        }
+        let failed = result("FAILED", "failedTests", "gate:lint");
+        for status in [GateStatus::Passed, GateStatus::Waived] {
+            assert!(is_about(&failed, "gate:lint", status).is_err(), "a failed gate is not {status}");
         }
         let nothing = serde_json::from_value(json!({ "result": "PASSED", "configuration": [] })).unwrap();
         assert!(is_about(&nothing, "gate:lint", GateStatus::Passed).is_err());

@@ -6,8 +6,8 @@ use shared::signing::{PrivateKey, PublicKey, Signer};
 
 use super::*;
 use crate::evidence::{
-    Approval, Base, Definition, Evidence, ExpectedReport, Finding, Findings, GivenBy, Listed, Reason, Severity, Source,
-    Subject, TestFailure, Tests, Verdict, Weakening,
+    Approval, Attempt, Base, Definition, Evidence, ExpectedReport, Finding, Findings, GivenBy, Listed, Reason,
+    Severity, Source, Subject, TestFailure, Tests, Verdict, Weakening,
 };
 use crate::snapshot::TreeDigest;
 
@@ -291,6 +291,31 @@ fn failed_tests_are_listed_with_their_suite() {
     let evidence = Evidence { verdict: Verdict::Failed, tests: Some(tests), ..passed() };
     let result = statement(&evidence, "e").unwrap().test_result().unwrap();
     assert_eq!(result.failed_tests, ["gate:unit", "sum > adds"]);
+}
+
+#[test]
+fn a_statement_names_the_attempt_and_whose_definition_counted() {
+    let attempt = Attempt { run_id: "r".into(), step_id: "s".into(), number: 2 };
+    let evidence = Evidence { attempt: Some(attempt.clone()), ..passed() };
+    let result = statement(&evidence, "e").unwrap().test_result().unwrap();
+    assert_eq!((result.attempt(), result.source()), (Some(attempt), Some(Source::Base)));
+    assert_eq!(result.evidence_sha256(), Some("e"));
+    // Earlier releases named no attempt, and neither does `nofx gate`.
+    let earlier = statement(&passed(), "e").unwrap().test_result().unwrap();
+    assert_eq!((earlier.attempt(), earlier.evidence_sha256()), (None, Some("e")));
+    let unread = statement(&Evidence { definition: None, ..passed() }, "e").unwrap().test_result().unwrap();
+    assert_eq!(unread.source(), None);
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_given_is_named_with_those_that_are() {
+    let (envelope, public) = envelope().await;
+    let other = signer().1;
+    let error = envelope.verify(std::slice::from_ref(&other), 1).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("it names {}, and the given keys are {}", public.keyid(), other.keyid())),
+        "{error}"
+    );
 }
 
 #[test]

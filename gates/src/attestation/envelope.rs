@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 use shared::error::Error;
 use shared::signing::dsse::pre_authentication;
-use shared::signing::{PublicKey, Signed, Signer};
+use shared::signing::{PublicKey, Signed, Signer, low_s};
 
 use super::statement::Statement;
 use super::{AttestationError, json};
@@ -79,6 +79,11 @@ impl Envelope {
         self.signatures.iter().map(|signature| signature.keyid.as_str()).collect()
     }
 
+    /// Whether every signature is the lower one of the two that its key can make of it ([`low_s`]).
+    pub fn has_low_s(&self) -> bool {
+        self.signatures.iter().all(|signature| low_s::is_low(&signature.signature))
+    }
+
     /// The envelope as JSON on one line, without white space that could change unnoticed.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         let signatures = self.signatures.iter().map(|signature| SignatureDocument {
@@ -128,7 +133,9 @@ impl Envelope {
         }
         let needed = threshold.max(1);
         if keyids.len() < needed {
-            return Err(AttestationError::Unverified { valid: keyids.len(), needed });
+            let named = self.signatures.into_iter().map(|signature| signature.keyid).collect();
+            let given = keys.iter().map(|key| key.keyid().to_owned()).collect();
+            return Err(AttestationError::Unverified { valid: keyids.len(), needed, named, given });
         }
         Ok(Verified { payload_type: self.payload_type, payload: self.payload, keyids })
     }

@@ -23,11 +23,25 @@ pub use test_result::{PREDICATE_TYPE, TestResult, TestVerdict, statement, test_v
 pub enum AttestationError {
     #[error("the envelope cannot be read: {0}")]
     Envelope(String),
-    /// So many of the given keys made a valid signature.
-    #[error("{valid} of the given keys signed the envelope, and {needed} must")]
-    Unverified { valid: usize, needed: usize },
+    /// So many of the given keys made a valid signature. `named` are the ids in the envelope, `given` those of the keys.
+    #[error(
+        "{valid} of the given keys signed the envelope, and {needed} must: it names {}, and the given keys are {}",
+        ids(.named),
+        ids(.given)
+    )]
+    Unverified { valid: usize, needed: usize, named: Vec<String>, given: Vec<String> },
     #[error("the signed statement cannot be read: {0}")]
     Statement(String),
+}
+
+/// Ids of keys, for people. Those of an envelope are not signed, so they may be anything.
+fn ids(ids: &[String]) -> String {
+    const SHOWN: usize = 64;
+    if ids.is_empty() {
+        return "none".to_owned();
+    }
+    let short = |id: &String| if id.is_empty() { "no key".to_owned() } else { id.chars().take(SHOWN).collect() };
+    ids.iter().map(short).collect::<Vec<String>>().join(", ")
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The predicate "test result": what a gate found, and the configuration that it used.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::statement::{Descriptor, STATEMENT_TYPE, Statement};
 use super::{AttestationError, json};
-use crate::evidence::{Evidence, MEDIA_TYPE, SCHEMA, Source, TestFailure, Verdict};
+use crate::evidence::{Attempt, Evidence, MEDIA_TYPE, SCHEMA, Source, TestFailure, Verdict};
 
 /// The type of the predicate.
 pub const PREDICATE_TYPE: &str = "https://in-toto.io/attestation/test-result/v0.1";
@@ -41,11 +43,14 @@ pub enum TestVerdict {
 /// under test defined it, if the change weakens checks and a person let it, or if there are findings that do not count.
 /// The gate itself is the test, under the name of its tool; failed tests of a suite are listed with it.
 pub fn statement(evidence: &Evidence, evidence_sha256: &str) -> Result<Statement, serde_json::Error> {
-    let document = Descriptor {
-        media_type: MEDIA_TYPE.to_owned(),
-        annotations: [("schema".to_owned(), Value::from(SCHEMA))].into(),
-        ..Descriptor::file("evidence", evidence_sha256)
-    };
+    let mut annotations: BTreeMap<String, Value> = [("schema".to_owned(), Value::from(SCHEMA))].into();
+    if let Some(Attempt { run_id, step_id, number }) = &evidence.attempt {
+        annotations.insert("run".to_owned(), run_id.as_str().into());
+        annotations.insert("step".to_owned(), step_id.as_str().into());
+        annotations.insert("attempt".to_owned(), (*number).into());
+    }
+    let document =
+        Descriptor { media_type: MEDIA_TYPE.to_owned(), annotations, ..Descriptor::file("evidence", evidence_sha256) };
     let mut subject = Vec::new();
     if let Some(judged) = &evidence.subject {
         subject.extend(judged.archive.iter().map(|sha256| Descriptor::file("workspace", sha256)));
@@ -130,8 +135,24 @@ impl Statement {
 impl TestResult {
     /// sha256 of the evidence that the statement binds.
     pub fn evidence_sha256(&self) -> Option<&str> {
-        let is_evidence = |descriptor: &&Descriptor| descriptor.annotations.get("schema") == Some(&Value::from(SCHEMA));
-        let digest = &self.configuration.iter().find(is_evidence)?.digest;
-        digest.get("sha256").map(String::as_str)
+        self.evidence()?.digest.get("sha256").map(String::as_str)
+    }
+
+    /// The attempt whose result it is. None in statements from before attempts were in them.
+    pub fn attempt(&self) -> Option<Attempt> {
+        let annotations = &self.evidence()?.annotations;
+        let text = |name: &str| annotations.get(name).and_then(Value::as_str).map(str::to_owned);
+        let number = annotations.get("attempt").and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+        Some(Attempt { run_id: text("run")?, step_id: text("step")?, number: number? })
+    }
+
+    /// Whose definition of the gate counted. None if no definition was read.
+    pub fn source(&self) -> Option<Source> {
+        let source = self.configuration.iter().find_map(|one| one.annotations.get("source"))?;
+        serde_json::from_value(source.clone()).ok()
+    }
+
+    fn evidence(&self) -> Option<&Descriptor> {
+        self.configuration.iter().find(|one| one.annotations.get("schema") == Some(&Value::from(SCHEMA)))
     }
 }

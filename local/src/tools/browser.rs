@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use shared::domain::digest;
 use tokio::process::Command;
 
-use super::{lock, node};
+use super::{lock, node, npm};
 use crate::checkout::Checkout;
 use crate::process::{self, PidFile};
-use crate::report::{self, hinted};
+use crate::report;
 
 /// Names another Chromium, on a machine that the pinned one does not run on.
 pub const CHROMIUM: &str = "NOFX_CHROMIUM";
@@ -61,25 +61,14 @@ impl Browser {
     }
 
     async fn install(&self, sources: &Path, log: &Path, pid_file: &PidFile) -> Result<()> {
-        for name in ["package.json", "package-lock.json"] {
-            fs::copy(sources.join(name), self.dir.join(name)).with_context(|| format!("cannot copy {name}"))?;
-        }
-        let failed = |what: &str| {
-            hinted(
-                format!("browser: {what} failed, see {}", log.display()),
-                "it needs the npm registry once, or a mirror in npm's configuration",
-            )
-        };
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&self.dir);
-        process::log_to(&mut npm, log)?;
-        if !process::run("npm ci", npm, pid_file).await? {
-            return Err(failed("npm ci"));
-        }
+        npm::install("browser", sources, &self.dir, log, pid_file).await?;
         let Some(chromium) = &self.chromium else { return Ok(()) };
         let mut unpack = Command::new("node");
         unpack.arg(sources.join("unpack.mjs")).arg(self.dir.join("node_modules/@sparticuz/chromium")).arg(chromium);
         process::log_to(&mut unpack, log)?;
-        if process::run("node unpack.mjs", unpack, pid_file).await? { Ok(()) } else { Err(failed("unpacking")) }
+        if process::run("node unpack.mjs", unpack, pid_file).await? {
+            return Ok(());
+        }
+        bail!("browser: unpacking failed, see {}", log.display())
     }
 }

@@ -3,4 +3,5 @@
 pub mod browser;
 pub(crate) mod lock;
 pub mod node;
+pub mod npm;
 pub mod python;

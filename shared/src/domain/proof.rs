@@ -134,6 +134,15 @@ pub fn file(content: &Value, seal: &Value) -> Result<Vec<u8>, serde_json::Error>
     serde_json_canonicalizer::to_vec(&File { content, schema: SCHEMA, seal })
 }
 
+/// Whether every section of a content has the digest that a seal names.
+pub fn is_sealed(content: &Value, seal: &SealPredicate) -> bool {
+    seal.sections.keys().eq(SECTIONS.iter())
+        && seal
+            .sections
+            .iter()
+            .all(|(name, sealed)| canonical_sha256(&content[name]).is_ok_and(|sha256| sha256 == sealed.sha256))
+}
+
 /// Why a file is not a proof, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -160,7 +169,12 @@ pub fn read(bytes: &[u8]) -> Result<Value, Fault> {
     let canonical = serde_json_canonicalizer::to_vec(&value).map_err(|error| Fault::new("", error.to_string()))?;
     if canonical != bytes {
         let at = canonical.iter().zip(bytes).take_while(|(one, other)| one == other).count();
-        return Err(Fault::new(path_at(bytes, at), format!("byte {at} is not as canonical JSON has it")));
+        let why = if bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+            ", which has no white space: was the file formatted?"
+        } else {
+            ""
+        };
+        return Err(Fault::new(path_at(bytes, at), format!("byte {at} is not as canonical JSON has it{why}")));
     }
     Ok(value)
 }
@@ -263,8 +277,10 @@ mod tests {
             (events.count, events.sha256.as_str()),
             (2, canonical_sha256(&content()["events"]).unwrap().as_str())
         );
+        assert!(is_sealed(&content(), &predicate));
         let mut changed = content();
         changed["events"][1]["b"] = json!(2);
+        assert!(!is_sealed(&changed, &predicate));
         let found = SectionDigest::of(&changed["events"]).unwrap();
         assert_eq!(events.difference(&found, &changed["events"]), "[1]");
         changed["run"]["status"] = json!("failed");
@@ -287,7 +303,8 @@ mod tests {
             let fault = read(text.replacen(from, to, 1).as_bytes()).unwrap_err();
             assert_eq!(fault.path, path, "{from} as {to}: {fault:?}");
         }
-        assert!(read(format!("{text}\n").as_bytes()).is_err());
+        let formatted = read(format!("{text}\n").as_bytes()).unwrap_err();
+        assert!(formatted.message.contains("was the file formatted?"), "{formatted:?}");
         assert!(read(b"").is_err());
     }
 }

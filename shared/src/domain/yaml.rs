@@ -245,7 +245,7 @@ mod tests {
 # a comment
 plan:
   texts: [yes, off, 2026-01-02, 12:30:45, 1_000, 1.2.3, \"1\", '~', !!str 12, v1, .]
-  numbers: [1, -2, 1.50, 3e2, 18446744073709551615]
+  numbers: [1, -2, 1.50, 3e2, 9007199254740992]
   rest: [true, FALSE, null, ~, ]
   none:
   reference: ${{ steps.build.outputs.artifact_id }}
@@ -259,7 +259,7 @@ plan:
 ";
         let expected = json!({"plan": {
             "texts": ["yes", "off", "2026-01-02", "12:30:45", "1_000", "1.2.3", "1", "~", "12", "v1", "."],
-            "numbers": [1, -2, 1.5, 300.0, u64::MAX],
+            "numbers": [1, -2, 1.5, 300.0, 9_007_199_254_740_992_u64],
             "rest": [true, false, null, null],
             "none": null,
             "reference": "${{ steps.build.outputs.artifact_id }}",

@@ -12,6 +12,7 @@ pub mod keep_artifacts;
 pub mod link_gate;
 pub mod queues;
 pub mod seal_runs;
+mod sealed_before;
 pub mod store_workspace;
 pub mod sweep;
 

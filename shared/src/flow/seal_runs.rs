@@ -1,8 +1,8 @@
 //! Seals runs that have ended: signs what they left, stores it as a proof, and records where it is.
 //!
 //! Only the sweeper seals, so no function that answers requests can. Several may do so concurrently: each takes other runs.
-//! A crash before the row is recorded loses nothing, because the run is taken again. Its stored file is then not used: no row
-//! names it.
+//! A crash before the row is recorded loses nothing, because the run is taken again. The file that was stored is then recorded:
+//! a generation has one proof, also after somebody deleted its row.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +17,8 @@ use crate::domain::digest::sha256_hex;
 use crate::domain::provenance::Index;
 use crate::domain::{ArtifactRef, proof};
 use crate::error::{Code, Error};
-use crate::signing::{Signer, dsse};
+use crate::flow::sealed_before;
+use crate::signing::{PublicKey, Signer, dsse};
 use crate::telemetry;
 
 /// Runs that are taken at once.
@@ -54,6 +55,14 @@ impl Sealer {
         let config = &ctx.config.seals;
         let is_off = config.key_file.is_none() && config.key_id.is_none();
         Self { signer: Signer::new(config, &ctx.sdk), is_off }
+    }
+
+    /// The public keys of those that seal now and sealed before.
+    async fn keys(&self, ctx: &Ctx) -> Result<Vec<PublicKey>, Error> {
+        let earlier = PublicKey::all_from_pem(ctx.config.seals.public_keys.as_deref().unwrap_or_default());
+        let mut keys = earlier.map_err(|error| Error::internal("read the configured public keys", error))?;
+        keys.push(self.signer.public_key().await?);
+        Ok(keys)
     }
 }
 
@@ -93,7 +102,7 @@ pub async fn seal_runs(ctx: &Ctx, sealer: &Sealer) -> Result<u64, Error> {
 /// Seals one run. Returns false if there is nothing to seal any more.
 async fn seal_run(ctx: &Ctx, sealer: &Sealer, run: &Unsealed) -> Result<bool, Error> {
     let Some(draft) = Draft::of(ctx, sealer, run).await? else { return Ok(false) };
-    draft.store(ctx).await?.record(ctx).await
+    draft.store(ctx, sealer).await?.record(ctx).await
 }
 
 /// A signed proof that is not stored yet.
@@ -125,9 +134,12 @@ impl Draft {
         Ok(Some(Self { seal, file }))
     }
 
-    /// Stores the file.
-    pub async fn store(self, ctx: &Ctx) -> Result<Stored, Error> {
+    /// Stores the file, unless the generation has one already. Then that one is taken.
+    pub async fn store(self, ctx: &Ctx, sealer: &Sealer) -> Result<Stored, Error> {
         let Self { seal, file } = self;
+        if let Some(first) = sealed_before::first(ctx, &sealer.keys(ctx).await?, &seal).await? {
+            return Ok(Stored(first));
+        }
         let of = (&seal.tenant_id, seal.run_id, seal.generation);
         let uri = ctx.storage.store_proof(of, &seal.digest, file).await?;
         Ok(Stored(NewSeal { uri, ..seal }))

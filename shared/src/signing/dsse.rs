@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Signed, Signer};
+use super::{PublicKey, Signed, Signer, low_s};
 use crate::error::Error;
 
 /// The payload type of in-toto statements.
@@ -24,6 +24,18 @@ pub fn padded(mut payload: Vec<u8>) -> Vec<u8> {
     payload
 }
 
+/// The statement of an envelope as [`seal`] writes it. None unless one of these keys signed it.
+pub fn opened(envelope: &Value, keys: &[PublicKey]) -> Option<Value> {
+    let [signature] = envelope["signatures"].as_array()?.as_slice() else { return None };
+    let payload = STANDARD.decode(envelope["payload"].as_str()?).ok()?;
+    let sig = STANDARD.decode(signature["sig"].as_str()?).ok()?;
+    let key = keys.iter().find(|key| signature["keyid"] == key.keyid())?;
+    let is_signed = envelope["payloadType"] == PAYLOAD_TYPE
+        && low_s::is_low(&sig)
+        && key.verifies(&pre_authentication(PAYLOAD_TYPE, &payload), &sig);
+    is_signed.then(|| serde_json::from_slice(&payload).ok())?
+}
+
 /// Signs an in-toto statement. Returns the envelope.
 pub async fn seal(statement: &Value, signer: &Signer) -> Result<Value, Error> {
     let payload = padded(statement.to_string().into_bytes());
@@ -33,4 +45,30 @@ pub async fn seal(statement: &Value, signer: &Signer) -> Result<Value, Error> {
         "payload": STANDARD.encode(&payload),
         "signatures": [{ "keyid": keyid, "sig": STANDARD.encode(signature) }],
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PrivateKey;
+    use super::*;
+
+    #[tokio::test]
+    async fn an_envelope_is_opened_by_the_key_that_sealed_it() {
+        let (key, other) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        let (keys, others) = ([key.public().clone()], [other.public().clone()]);
+        let statement = json!({ "a": "é" });
+        let envelope = seal(&statement, &Signer::with_key(key)).await.unwrap();
+        assert_eq!(opened(&envelope, &keys), Some(statement));
+        assert_eq!(opened(&envelope, &others), None);
+        for (pointer, value) in [
+            ("/payload", json!("e30g")),
+            ("/payloadType", json!("t")),
+            ("/signatures/0/keyid", json!("")),
+            ("/signatures", json!([])),
+        ] {
+            let mut changed = envelope.clone();
+            *changed.pointer_mut(pointer).unwrap() = value;
+            assert_eq!(opened(&changed, &keys), None, "{pointer}");
+        }
+    }
 }

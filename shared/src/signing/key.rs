@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::low_s;
 use crate::domain::digest::sha256_hex;
 
 /// The name of the only algorithm.
@@ -142,20 +143,21 @@ impl PrivateKey {
         &self.public
     }
 
-    /// The signature of the message, in DER.
+    /// The signature of the message, in DER, with the lower of its two values of s ([`low_s`]).
     ///
-    /// Its length is a multiple of three bytes, which one of four signatures has. Then its base64 has no padding, and no
+    /// Its length is a multiple of three bytes, which one of 256 such signatures has. Then its base64 has no padding, and no
     /// bits that lenient decoders ignore: a change of any character changes the signature for every verifier.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        const TRIES: usize = 128;
-        let random = SystemRandom::new();
+        const TRIES: usize = 16_384;
+        let (failed, random) = (KeyError("the signature failed"), SystemRandom::new());
         for _ in 0..TRIES {
-            let signature = self.pair.sign(&random, message).map_err(|_| KeyError("the signature failed"))?;
-            if signature.as_ref().len().is_multiple_of(3) {
-                return Ok(signature.as_ref().to_vec());
+            let signature = self.pair.sign(&random, message).map_err(|_| failed.clone())?;
+            let signature = low_s::lowered(signature.as_ref()).ok_or_else(|| failed.clone())?;
+            if signature.len().is_multiple_of(3) {
+                return Ok(signature);
             }
         }
-        Err(KeyError("the signature failed"))
+        Err(failed)
     }
 }
 

@@ -10,5 +10,6 @@ mod queue;
 mod resources;
 mod sboms;
 mod secrets;
+mod sigstore;
 mod storage;
 mod supabase;

@@ -13,6 +13,7 @@ mod costs;
 mod db_write;
 mod evidence_pages;
 mod filters;
+mod forged_proofs;
 mod gate_pages;
 mod gates;
 mod gateway;

@@ -11,7 +11,7 @@ use shared::config::SigningConfig;
 use shared::db::seal::Unsealed;
 use shared::domain::{ArtifactRef, RunId};
 use shared::flow::seal_runs::{Draft, Sealer, seal_runs};
-use shared::signing::{PublicKey, create_private_key, private_key};
+use shared::signing::{PublicKey, Signer, create_private_key, private_key};
 use shared::storage::ArtifactMeta;
 use shared::view::KeyPurpose;
 
@@ -34,6 +34,11 @@ impl Keys {
         lab.ctx.config.seals =
             SigningConfig { key_file: Some(file), public_keys: Some(public.to_pem()), ..SigningConfig::none("SEAL") };
         public
+    }
+
+    /// Signs with the key of this name.
+    pub fn signer(&self, name: &str) -> Signer {
+        Signer::with_key(private_key(&self.0.path().join(name)).expect("a key"))
     }
 }
 
@@ -75,7 +80,7 @@ pub fn assert_holds(report: &Report) {
 pub const STRICT: &str = "[gates.check]\ncommand = \"check --strict\"\n";
 
 /// A run that failed at a gate, was retried, passed, and was released by a person. It has its two seals.
-async fn released(stack: &mut Stack, keys: &Keys) -> (RunId, PublicKey) {
+pub async fn released(stack: &mut Stack, keys: &Keys) -> (RunId, PublicKey) {
     let key = keys.use_in(&mut stack.lab, "seals.pem");
     let sealer = Sealer::new(&stack.lab.ctx);
     let write = |name: &str| {
@@ -116,7 +121,7 @@ async fn a_released_run_is_proved_from_its_seal_to_the_tree_that_its_gate_judged
     let (run, key) = released(&mut stack, &keys).await;
     let bytes = proof(&stack.lab, run).await;
     let all = || keyring(&[&key], Some(&stack.key));
-    let report = check(&bytes, &options(all())).unwrap();
+    let report = check(&bytes, &options(all()));
     assert_holds(&report);
     assert_eq!((report.run.as_str(), report.generation, report.status.as_str()), (&*run.to_string(), 2, "succeeded"));
     let what = |name: &str| report.checked.iter().find(|check| check.name == name).map(|check| check.what.as_str());
@@ -145,23 +150,23 @@ async fn a_released_run_is_proved_from_its_seal_to_the_tree_that_its_gate_judged
         fs::write(same.path().join(name), text).unwrap();
     }
     let with_repo = |dir: &std::path::Path| Options { repo: Some(dir.to_owned()), ..options(all()) };
-    let report = check(&bytes, &with_repo(same.path())).unwrap();
+    let report = check(&bytes, &with_repo(same.path()));
     assert_holds(&report);
     assert!(report.checked.iter().any(|check| check.name == "repo"));
     fs::write(same.path().join("a.txt"), "other").unwrap();
-    let report = check(&bytes, &with_repo(same.path())).unwrap();
+    let report = check(&bytes, &with_repo(same.path()));
     assert!(!report.passes && report.faults.is_empty() && report.missing[0].contains("no gate judged the tree"));
 
     // Only builders that are allowed, and only keys that are trusted, each for what it signs.
     let allow =
         |builders: &[&str]| Options { builders: builders.iter().map(|&id| id.to_owned()).collect(), ..options(all()) };
-    assert_holds(&check(&bytes, &allow(&["workspace", "gate", "codegen"])).unwrap());
-    let report = check(&bytes, &allow(&["workspace", "gate"])).unwrap();
+    assert_holds(&check(&bytes, &allow(&["workspace", "gate", "codegen"])));
+    let report = check(&bytes, &allow(&["workspace", "gate"]));
     assert!(report.faults[0].path.starts_with("content.provenance[") && report.faults[0].message.contains("codegen"));
     let other = keys.use_in(&mut stack.lab, "other.pem");
-    let report = check(&bytes, &options(keyring(&[&other], Some(&stack.key)))).unwrap();
+    let report = check(&bytes, &options(keyring(&[&other], Some(&stack.key))));
     assert_eq!(report.faults[0].path, "seal");
-    let report = check(&bytes, &options(keyring(&[&key], Some(&key)))).unwrap();
+    let report = check(&bytes, &options(keyring(&[&key], Some(&key))));
     assert!(report.faults[0].path.starts_with("content.gates["), "{:?}", report.faults);
     stack.lab.assert_invariants().await;
 }
@@ -182,7 +187,7 @@ async fn a_thousand_random_changes_of_a_byte_are_all_noticed_and_named() {
     let (run, key) = released(&mut stack, &keys).await;
     let bytes = proof(&stack.lab, run).await;
     let options = options(keyring(&[&key], Some(&stack.key)));
-    assert_holds(&check(&bytes, &options).unwrap());
+    assert_holds(&check(&bytes, &options));
     let seal = bytes.windows(8).rposition(|window| window == b"\"seal\":{").expect("a seal");
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
@@ -190,7 +195,7 @@ async fn a_thousand_random_changes_of_a_byte_are_all_noticed_and_named() {
         // A fifth of them in the seal, which nothing but its signature covers.
         let range = if number % 5 == 0 { seal..bytes.len() } else { 0..bytes.len() };
         let (changed, at) = changed(&bytes, range, &mut random);
-        let report = check(&changed, &options).unwrap();
+        let report = check(&changed, &options);
         let (old, new) = (char::from(bytes[at]), char::from(changed[at]));
         let place = format!("seed {seed}: byte {at} from {old:?} to {new:?}");
         assert!(!report.faults.is_empty() && !report.passes, "{place}");
@@ -217,7 +222,8 @@ async fn a_run_is_sealed_once_whatever_becomes_of_its_sweepers() {
 
     // Two sweepers have signed and stored the same run. The second one's file is not used.
     let run = Unsealed { tenant_id: lab.tenant.clone(), run_id: runs[0] };
-    let draft = async || Draft::of(ctx, &sealer, &run).await.unwrap().expect("an ended run").store(ctx).await.unwrap();
+    let draft =
+        async || Draft::of(ctx, &sealer, &run).await.unwrap().expect("an ended run").store(ctx, &sealer).await.unwrap();
     let (first, second) = (draft().await, draft().await);
     assert!(first.record(ctx).await.unwrap());
     assert!(!second.record(ctx).await.unwrap());
@@ -226,7 +232,7 @@ async fn a_run_is_sealed_once_whatever_becomes_of_its_sweepers() {
 
     // A sweeper is killed between the upload and the row. Until its time is over, nobody else takes the run.
     let taken = shared::db::seal::seals_take(&ctx.db, 1).await.unwrap();
-    drop(Draft::of(ctx, &sealer, &taken[0]).await.unwrap().expect("an ended run").store(ctx).await.unwrap());
+    drop(Draft::of(ctx, &sealer, &taken[0]).await.unwrap().expect("an ended run").store(ctx, &sealer).await.unwrap());
     assert_eq!(count().await, 1);
     assert_eq!(seal_runs(ctx, &sealer).await.unwrap(), 3);
     lab.admin.execute("update nofx.run set seal_after = seal_after - interval '3 minutes'", &[]).await.unwrap();
@@ -236,7 +242,7 @@ async fn a_run_is_sealed_once_whatever_becomes_of_its_sweepers() {
     assert_eq!(results.into_iter().map(Result::unwrap).sum::<u64>(), 1);
     assert_eq!(count().await, 5);
     for run in &runs {
-        assert_holds(&check(&proof(&lab, *run).await, &options(keyring(&[&key], None))).unwrap());
+        assert_holds(&check(&proof(&lab, *run).await, &options(keyring(&[&key], None))));
     }
     lab.assert_invariants().await;
 }
@@ -284,9 +290,9 @@ async fn after_a_rotation_proofs_of_both_keys_verify() {
     }
     let [(old, first), (new, second)] = sealed.try_into().expect("two");
     for bytes in [&first, &second] {
-        assert_holds(&check(bytes, &options(keyring(&[&new, &old], None))).unwrap());
+        assert_holds(&check(bytes, &options(keyring(&[&new, &old], None))));
     }
-    assert!(!check(&first, &options(keyring(&[&new], None))).unwrap().passes);
+    assert!(!check(&first, &options(keyring(&[&new], None))).passes);
     // GET /keys has both, the one that signs now first.
     let earlier = format!("{}{}", new.to_pem(), old.to_pem());
     let mut listing = config(&lab.database.url);

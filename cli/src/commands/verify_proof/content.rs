@@ -18,6 +18,13 @@ pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
+/// The state of an attempt. An empty text if there is no such attempt.
+pub fn attempt_status<'a>(content: &'a Value, step: &str, number: u64) -> &'a str {
+    let attempts = items(content, "attempts").iter();
+    let mut found = attempts.filter(|one| one["step"] == step && one["attempt"] == number);
+    found.next().map_or("", |attempt| text(&attempt["status"]))
+}
+
 pub fn check(content: &Value, report: &mut Report) {
     plan(content, report);
     events(content, report);
@@ -52,6 +59,9 @@ fn events(content: &Value, report: &mut Report) {
     let omitted = events.iter().filter(|event| event["payload"]["omitted"]["sha256"].is_string()).count();
     if omitted > 0 {
         report.doubt("payloads_omitted", &format!("Of {omitted} events only the digest of what they say is included."));
+    }
+    if events.iter().any(|event| event["type"] == "llm.cached") {
+        report.doubt("cached", "Some texts are earlier answers to the same question: no model was asked again.");
     }
 }
 

@@ -51,8 +51,11 @@ fn opened(seal: &Value, keys: &Keyring) -> Result<(SealPredicate, String), Fault
     let bytes = canonical(seal)?;
     let envelope = Envelope::read(&bytes).map_err(|error| wrong(error.to_string()))?;
     let again = envelope.to_json().and_then(|json| serde_json::from_slice::<Value>(&json));
-    if canonical(&again.map_err(|error| wrong(error.to_string()))?)? != bytes || envelope.keyids().len() != 1 {
-        return Err(wrong("the envelope is not written as seals are".to_owned()));
+    let is_one = matches!(envelope.keyids().as_slice(), [keyid] if !keyid.is_empty()) && envelope.has_low_s();
+    if canonical(&again.map_err(|error| wrong(error.to_string()))?)? != bytes || !is_one {
+        return Err(wrong(
+            "the envelope is not written as seals are: one signature, low s, with its key id".to_owned(),
+        ));
     }
     let verified = envelope.verify(&keys.keys(KeyPurpose::Seals), 1).map_err(|error| wrong(error.to_string()))?;
     let statement = verified.statement().map_err(|error| wrong(error.to_string()))?;

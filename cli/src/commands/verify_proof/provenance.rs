@@ -59,7 +59,9 @@ pub fn check(content: &Value, index: &Index<'_>, options: &Options, report: &mut
     if own.iter().any(|artifact| artifact["metadata"]["template"] == true) {
         report.doubt("no_model", "A template wrote some of the texts, and no model.");
     }
-    if own.iter().any(|artifact| artifact["metadata"]["model_served"].is_string()) {
+    let is_of_model =
+        |artifact: &Value| artifact["metadata"]["model_served"].is_string() && artifact["metadata"]["template"] != true;
+    if own.iter().any(|artifact| is_of_model(artifact)) {
         report.doubt(
             "model_as_reported",
             "The model that answered is the one that the provider named; the provider signed nothing.",

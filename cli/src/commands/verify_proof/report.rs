@@ -74,7 +74,8 @@ impl Report {
 
     pub fn conclude(&mut self, is_strict: bool) {
         if self.status != "succeeded" {
-            self.missing.insert(0, format!("the run did not succeed: it {}", self.status));
+            let how = if self.status == "cancelled" { "was cancelled" } else { self.status.as_str() };
+            self.missing.insert(0, format!("the run did not succeed: it {how}"));
         }
         if is_strict {
             let about_gates = self.not_proved.iter().filter(|doubt| !doubt.gates.is_empty());
@@ -92,7 +93,7 @@ impl Report {
         for fault in &self.faults {
             let place = if fault.path.is_empty() { "the file" } else { &fault.path };
             let _ =
-                writeln!(text, "{} {} {}", paint(BAD, "✗"), paint(BOLD, printable(place)), printable(&fault.message));
+                writeln!(text, "{} {}: {}", paint(BAD, "✗"), paint(BOLD, printable(place)), printable(&fault.message));
         }
         if !self.faults.is_empty() {
             let _ = writeln!(text, "{}", paint(BAD.bold(), "NOT VERIFIED: nothing in the file is to be believed"));
