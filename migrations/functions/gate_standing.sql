@@ -75,7 +75,7 @@ end
 $$;
 
 -- Why a principal may not make a decision about a gate; null if it may. p_who: a principal as JSON, with login_at.
--- -> decided, expired, kind, role, tenant_budget, not_named, waive, session, self, or done: they have approved already, and it counts
+-- -> decided, expired, kind, role, in_flight, tenant_budget, budget, not_named, waive, session, self, or done: they have approved already, and it counts
 create or replace function nofx.gate_may_decide(p_gate nofx.gate, p_rule jsonb, p_who jsonb, p_decision text) returns text
     language plpgsql stable
     set search_path = nofx, pg_temp
@@ -99,10 +99,15 @@ begin
      where m.tenant_id = p_gate.tenant_id and m.tenant_id = p_who ->> 'tenant' and m.subject = p_who ->> 'subject' and m.removed_at is null;
     if not found or not nofx.permits(case p_decision when 'waive' then 'gates.waive' else 'gates.decide' end, v_member.role, 'person') then
         return 'role';
-    elsif p_gate.gate_type = 'budget' and p_decision = 'approve' and p_gate.subject ->> 'scope' is distinct from 'run' then
+    elsif p_gate.gate_type = 'budget' and p_decision <> 'reject' and p_gate.subject ->> 'waits_for' is not distinct from 'reserved' then
+        -- It goes on by itself, when requests in flight end.
+        return 'in_flight';
+    elsif p_gate.gate_type = 'budget' and p_decision <> 'reject' and p_gate.subject ->> 'scope' is distinct from 'run' then
         -- An approval raises the budget of a run. That of a tenant is its policy's.
         return 'tenant_budget';
-    elsif p_decision = 'waive' and (p_rule ->> 'waive' is distinct from 'admins' or p_gate.gate_type = 'budget') then
+    elsif p_gate.gate_type = 'budget' and p_decision = 'waive' then
+        return 'budget';
+    elsif p_decision = 'waive' and p_rule ->> 'waive' is distinct from 'admins' then
         return 'waive';
     elsif p_decision <> 'waive' and not nofx.approval_names(p_rule, v_member) then
         return 'not_named';

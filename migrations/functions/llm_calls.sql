@@ -1,5 +1,6 @@
 -- Requests to models, and their money. A start reserves the most that a request can cost, in the transaction that lets it be sent. Its end
--- settles it: what it really costs is spent, and the rest is free again. If no end comes, the sweeper charges what was reserved.
+-- settles it: what it really costs is spent, at most what was reserved, and the rest is free again. If no end comes, the sweeper charges what was
+-- reserved. So no budget is ever passed.
 -- Locks: the run first, then the tenant's month, then its day. Amounts are micro-dollars.
 
 -- The days and months of budgets are those of UTC.
@@ -92,7 +93,8 @@ end
 $$;
 
 -- Settles a call: {usage, charge: {kind: nothing|usage|ceiling|unpriced, usd_micros}, model_served, usable, fault: {kind, reason, status},
--- duration_ms}. A call that was settled before gets its new charge instead of the old one. The caller holds the run's lock.
+-- duration_ms}. A call that was settled before gets its new charge instead of the old one. A cost above what was reserved is charged as what was
+-- reserved, and the event says what was reported. The caller holds the run's lock.
 -- Returns the event.
 create or replace function nofx.llm_settle(p_call nofx.llm_call, p_end jsonb, p_now timestamptz) returns nofx.change
     language plpgsql
@@ -100,15 +102,16 @@ create or replace function nofx.llm_settle(p_call nofx.llm_call, p_end jsonb, p_
 as $$
 declare
     v_kind text := p_end #>> '{charge,kind}';
+    v_cost bigint := case when v_kind = 'usage' then (p_end #>> '{charge,usd_micros}')::bigint end;
     v_charge bigint := case v_kind when 'nothing' then 0
-                                   when 'usage' then (p_end #>> '{charge,usd_micros}')::bigint
+                                   when 'usage' then least(v_cost, p_call.reserved_usd_micros)
                                    when 'ceiling' then p_call.reserved_usd_micros end;
     v_was_open boolean := p_call.state = 'open';
     v_usage jsonb := nullif(p_end -> 'usage', 'null');
     v_served text := left(p_end ->> 'model_served', 200);
     v_is_late boolean;
 begin
-    if v_kind not in ('nothing', 'usage', 'ceiling', 'unpriced') or v_kind = 'usage' and coalesce(v_charge < 0, true) then
+    if v_kind not in ('nothing', 'usage', 'ceiling', 'unpriced') or v_kind = 'usage' and coalesce(v_cost < 0, true) then
         raise exception 'a charge is nothing, usage, ceiling or unpriced' using errcode = 'invalid_parameter_value';
     end if;
     perform nofx.llm_spend_lock(p_call.tenant_id, p_call.started_at);
@@ -134,8 +137,8 @@ begin
             'kind', left(p_end #>> '{fault,kind}', 50), 'status', p_end #> '{fault,status}', 'duration_ms', p_end -> 'duration_ms',
             'cost_usd_micros', v_charge, 'price_version', p_call.price_version,
             'estimated', case when v_kind = 'ceiling' then true end,
-            'exceeds_reserved', case when v_charge > p_call.reserved_usd_micros then true end,
-            'reserved_usd_micros', case when v_charge > p_call.reserved_usd_micros then p_call.reserved_usd_micros end,
+            'exceeds_reserved', case when v_cost > v_charge then true end,
+            'reported_usd_micros', case when v_cost > v_charge then v_cost end,
             'corrects_usd_micros', case when not v_was_open then coalesce(p_call.charged_usd_micros, 0) end,
             'late_attempt', case when v_is_late then p_call.attempt end))
         || coalesce(v_usage, '{}'));
@@ -198,14 +201,15 @@ begin
         return jsonb_build_object('result', 'unpriced', 'scope', case when v_run.budget_usd_micros is not null then 'run'
                                                                       when v_caps.day_cap is not null then 'day' else 'month' end);
     end if;
-    if v_run.spent_usd_micros + v_run.reserved_usd_micros + v_reserve > v_run.budget_usd_micros then
+    -- What costs nothing fits into every budget.
+    if v_reserve > 0 and v_run.spent_usd_micros + v_run.reserved_usd_micros + v_reserve > v_run.budget_usd_micros then
         return nofx.llm_over_budget('run', v_run.budget_usd_micros, v_run.spent_usd_micros,
                                     v_run.spent_usd_micros + v_run.reserved_usd_micros, v_reserve);
     end if;
     select * into v_spend from nofx.llm_spend_lock(v_tenant, v_now);
-    if v_spend.day_used + v_reserve > v_caps.day_cap then
+    if v_reserve > 0 and v_spend.day_used + v_reserve > v_caps.day_cap then
         return nofx.llm_over_budget('day', v_caps.day_cap, v_spend.day_spent, v_spend.day_used, v_reserve);
-    elsif v_spend.month_used + v_reserve > v_caps.month_cap then
+    elsif v_reserve > 0 and v_spend.month_used + v_reserve > v_caps.month_cap then
         return nofx.llm_over_budget('month', v_caps.month_cap, v_spend.month_spent, v_spend.month_used, v_reserve);
     end if;
     perform nofx.llm_account(v_tenant, v_run.id, v_now, 0, coalesce(v_reserve, 0));
@@ -222,8 +226,9 @@ end
 $$;
 
 -- Settles a request. p: {tenant_id, run_id, step_id, attempt, id, and what nofx.llm_settle takes, cooldown: {for_ms, of_model, kind, reason}, recovered}.
--- Also for an attempt that has lost its step. A repeated end changes nothing, but a known cost replaces a ceiling.
--- -> {result: settled|corrected|repeated|unknown}
+-- Also for an attempt that has lost its step. A repeated end changes nothing, but a known cost replaces a ceiling. Steps that waited for the
+-- money that is free again go on.
+-- -> {result: settled|corrected|repeated|unknown, ready: [wake-ups]}
 create or replace function nofx.llm_call_end(p jsonb) returns jsonb
     language plpgsql
     security definer
@@ -268,7 +273,8 @@ begin
                                     limit 100 for update skip locked));
     end if;
     perform nofx.runs_settle(array[nofx.llm_settle(v_call, p, v_now)], v_now);
-    return jsonb_build_object('result', case v_call.state when 'open' then 'settled' else 'corrected' end);
+    return jsonb_build_object('result', case v_call.state when 'open' then 'settled' else 'corrected' end,
+                              'ready', nofx.budgets_release(v_call.tenant_id, v_call.run_id, v_now));
 end
 $$;
 

@@ -52,7 +52,10 @@ begin
                                evidence_uri, reason, expires_at, created_at, decided_at, rule, bound, bound_digest, remind_at)
         select g.id, i.tenant_id, i.run_id, i.step_id, g.gate_type, g.status, g.on_pass, r.generation, g.subject,
                g.evidence_uri, g.reason,
-               case when g.status = 'pending' then nofx.approval_expiry(i.tenant_id, g.expires_after_s, p_now) end, p_now,
+               -- A budget that nobody may approve has no expiry: it waits for the policy, for time, or for requests in flight.
+               case when g.status = 'pending' and (g.gate_type <> 'budget' or g.subject ->> 'scope' = 'run'
+                                                   and g.subject ->> 'waits_for' is distinct from 'reserved')
+                    then nofx.approval_expiry(i.tenant_id, g.expires_after_s, p_now) end, p_now,
                case when g.status <> 'pending' then p_now end, a.rule, a.bound, nofx.binding_digest(a.bound), a.remind_at
           from jsonb_to_recordset(v_items) as i(tenant_id text, run_id uuid, step_id uuid, gates jsonb)
           join nofx.run r on r.id = i.run_id

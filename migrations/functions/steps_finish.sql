@@ -151,7 +151,8 @@ begin
         end if;
         perform nofx.runs_settle(v_changes, v_now);
         v_ready := array(select c.step_id from unnest(v_changes) c
-                          where c.to_status = 'ready' and c.step_id <> all (v_started));
+                          where c.to_status = 'ready' and c.step_id <> all (v_started))
+                   || nofx.budgets_recheck(v_changes, v_now);
     end if;
 
     if cardinality(v_done) <> jsonb_array_length(p_items) or v_failing is not null then

@@ -135,6 +135,13 @@ const INVARIANTS: &str = "
                            from nofx.llm_call where run_id = r.id) c
      where row(r.reserved_usd_micros, r.spent_usd_micros)::text <> row(c.reserved, c.spent)::text
     union all
+    select format('run %s: has reserved %s and spent %s, more than its budget of %s', r.id, r.reserved_usd_micros, r.spent_usd_micros,
+                  r.budget_usd_micros)
+      from nofx.run r where r.reserved_usd_micros + r.spent_usd_micros > r.budget_usd_micros
+    union all
+    select format('call %s: is charged %s, more than the %s that were reserved', c.id, c.charged_usd_micros, c.reserved_usd_micros)
+      from nofx.llm_call c where c.charged_usd_micros > c.reserved_usd_micros
+    union all
     select format('%s %s of %s: has reserved %s and spent %s, its calls %s and %s', s.period, s.starts_on, s.tenant_id, s.reserved_usd_micros,
                   s.spent_usd_micros, c.reserved, c.spent)
       from nofx.llm_spend s

@@ -77,9 +77,9 @@ async fn of_tenant(api: &Api, args: &Args) -> Result<()> {
         saved(costs.saved_usd_micros)
     ))?;
     for budget in &costs.budgets {
-        let cap = budget.cap_usd_micros.map_or_else(|| "no budget".to_owned(), |cap| format!("of {cap}"));
-        let used = budget.spent_usd_micros + budget.reserved_usd_micros;
-        output::text(format_args!("this {}: {used} spent and reserved, {cap}\n", budget.period))?;
+        let cap = budget.cap_usd_micros.map_or_else(|| "no budget".to_owned(), |cap| format!("budget {cap}"));
+        let (spent, reserved) = (budget.spent_usd_micros, budget.reserved_usd_micros);
+        output::text(format_args!("this {}: spent {spent}, reserved {reserved}, {cap}\n", budget.period))?;
     }
     if costs.days.is_empty() {
         return Ok(());

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::value::RawValue;
+use shared::domain::budget_gate::WaitsFor;
 use shared::domain::{GateStatus, MicroUsd, StepStatus};
 use shared::view::{ArtifactSummary, Failure, Gate, Run, RunDetail, Step};
 
@@ -77,6 +78,10 @@ fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
             let _ = writeln!(text, "\n{kind}: its time is over, and nobody can decide it any more");
             continue;
         }
+        if let Some(help) = WaitsFor::of(&gate.gate_type, gate.subject.as_ref()).and_then(WaitsFor::by_itself) {
+            let _ = writeln!(text, "\n{kind} waits for money: it {help}");
+            continue;
+        }
         let _ = writeln!(text, "\n{kind} waits for a decision: {}", command(format!("nofx approve {}", gate.id)));
     }
     text
@@ -84,11 +89,13 @@ fn run_text(detail: &RunDetail, gates: &[Gate], now: SystemTime) -> String {
 
 /// What its model calls have cost. None of a run that called no model and has no budget.
 fn money(run: &Run) -> Option<String> {
-    let used = run.spent_usd_micros + run.reserved_usd_micros;
-    match run.budget_usd_micros {
-        Some(budget) => Some(format!("models cost {used} of {budget}")),
-        None => (used > MicroUsd::ZERO).then(|| format!("models cost {used}")),
+    let Run { budget_usd_micros, spent_usd_micros: spent, reserved_usd_micros: reserved, .. } = run;
+    if budget_usd_micros.is_none() && *spent + *reserved == MicroUsd::ZERO {
+        return None;
     }
+    let of = budget_usd_micros.map(|budget| format!(" of {budget}")).unwrap_or_default();
+    let in_flight = if *reserved > MicroUsd::ZERO { format!(", {reserved} reserved") } else { String::new() };
+    Some(format!("models cost {spent}{of}{in_flight}"))
 }
 
 fn steps(steps: &[Step], now: SystemTime) -> Table {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use nofx_local::report::printable;
 use serde_json::Value;
+use shared::domain::budget_gate::WaitsFor;
 use shared::domain::{RunId, RunStatus};
 use shared::view::{Event, RunDetail};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -262,6 +263,10 @@ impl<'a> Watcher<'a> {
         }
         for gate in &self.board.gates {
             let kind = paint(WAIT, format_args!("◆ {}", printable(&gate.kind)));
+            if let Some(help) = gate.waits_for.and_then(WaitsFor::by_itself) {
+                output::line(format_args!("{kind} waits for money: it {help}"))?;
+                continue;
+            }
             output::line(format_args!(
                 "{kind} waits for a decision: {}",
                 command(format!("nofx approve {}", gate.id))

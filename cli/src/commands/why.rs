@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use nofx_local::report::printable;
+use shared::domain::budget_gate::WaitsFor;
 use shared::domain::{GateStatus, RunId, RunStatus, StepStatus};
 use shared::http::encoded;
 use shared::view::{Gate, Run, RunDetail, Step, StepWhy, WaitingGate};
@@ -107,7 +108,7 @@ fn run_text(known: &Known<'_>, now: SystemTime) -> String {
     }
     let of_run = |gate: &&Gate| next::is_open(gate, now) && gate.step_id.is_none();
     for gate in known.gates.iter().filter(of_run) {
-        text.push_str(&asked(&gate.id.to_string(), &gate.gate_type, gate.reason.as_deref()));
+        text.push_str(&asked(&gate.id.to_string(), &gate.gate_type, gate.reason.as_deref(), None));
     }
     text
 }
@@ -123,8 +124,9 @@ fn step_text(run: RunId, why: &StepWhy, findings: &[String]) -> String {
         let _ = writeln!(text, "    {}", printable(finding));
     }
     let is_open = |gate: &&WaitingGate| gate.status == GateStatus::Pending && !gate.is_over;
-    for WaitingGate { id, gate_type, reason, .. } in why.gates.iter().filter(is_open) {
-        text.push_str(&asked(&id.to_string(), gate_type, reason.as_deref()));
+    for WaitingGate { id, gate_type, reason, subject, .. } in why.gates.iter().filter(is_open) {
+        let waits_for = WaitsFor::of(gate_type, subject.as_ref());
+        text.push_str(&asked(&id.to_string(), gate_type, reason.as_deref(), waits_for));
     }
     let step = shell_word(&why.name);
     let next = match why.status {
@@ -155,13 +157,15 @@ fn facts(why: &StepWhy) -> String {
     facts.join("  ")
 }
 
-/// A gate that a person decides, and the command that approves it.
-fn asked(id: &str, gate_type: &str, reason: Option<&str>) -> String {
+/// A gate, and the command that approves it. Without the command if nobody has to decide: the reason says what helps.
+fn asked(id: &str, gate_type: &str, reason: Option<&str>, waits_for: Option<WaitsFor>) -> String {
     let mut text = format!("  {} {}\n", state::gate(GateStatus::Pending).mark(), printable(gate_type));
     for line in printable_lines(reason.unwrap_or_default()).take(MAX_LINES) {
         let _ = writeln!(text, "    {}", paint(DIM, format_args!("│ {line}")));
     }
-    let _ = writeln!(text, "    {} {}", paint(DIM, "next:"), command(format!("nofx approve {id}")));
+    if waits_for.and_then(WaitsFor::by_itself).is_none() {
+        let _ = writeln!(text, "    {} {}", paint(DIM, "next:"), command(format!("nofx approve {id}")));
+    }
     text
 }
 
@@ -300,5 +304,17 @@ Failed at a step. A retry judges the same workspace again: if the code is wrong,
         let text = plain(&step_text(RUN.parse().unwrap(), &why, &[]));
         let expected = format!("  ◆ manual:x\n    │ may we?\n    │ please\n    next: nofx approve {GATE}\n");
         assert!(text.ends_with(&expected), "{text}");
+        let mut money = gate("pending", "It goes on by itself the next day (UTC).");
+        money["gate_type"] = json!("budget");
+        for (subject, asks) in [
+            (json!({"scope": "day", "waits_for": "policy"}), false),
+            (json!({"scope": "run", "waits_for": "reserved"}), false),
+            (json!({"scope": "run", "waits_for": "approval"}), true),
+        ] {
+            money["subject"] = subject;
+            let why = explained("blocked", &json!({"gates": [money]}));
+            let text = plain(&step_text(RUN.parse().unwrap(), &why, &[]));
+            assert!(text.contains("│ It goes on by itself") && text.contains("nofx approve") == asks, "{text}");
+        }
     }
 }

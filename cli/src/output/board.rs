@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
+use shared::domain::budget_gate::WaitsFor;
 use shared::domain::{GateId, RunStatus, StepStatus};
 use shared::view::{Event, RunDetail};
 
@@ -42,12 +44,14 @@ pub struct StepState {
     pub reason: String,
 }
 
-/// A gate that waits for a person.
+/// A gate that waits for a person or for money.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingGate {
     pub id: GateId,
     pub kind: String,
     pub reason: String,
+    /// Of a gate `budget`.
+    pub waits_for: Option<WaitsFor>,
 }
 
 /// Fields of payloads. `docs/events.md` describes them.
@@ -60,6 +64,7 @@ struct Payload {
     delay_ms: Option<u64>,
     gate_id: Option<GateId>,
     gate_type: Option<String>,
+    subject: Option<Map<String, Value>>,
     reason: Option<String>,
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
@@ -140,7 +145,9 @@ impl Board {
         self.gates.retain(|gate| gate.id != id);
         if verb == "created" {
             let reason = first_line(payload.reason.as_deref().unwrap_or_default());
-            self.gates.push(PendingGate { id, kind: payload.gate_type.unwrap_or_default(), reason });
+            let kind = payload.gate_type.unwrap_or_default();
+            let waits_for = WaitsFor::of(&kind, payload.subject.as_ref());
+            self.gates.push(PendingGate { id, kind, reason, waits_for });
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anstyle::Style;
 use nofx_local::report::printable;
+use shared::domain::budget_gate::WaitsFor;
 use shared::domain::{RunStatus, StepStatus};
 
 use super::board::{Board, PendingGate, StepState};
@@ -63,6 +64,9 @@ pub fn live(board: &Board, now: SystemTime, tick: usize, size: Size) -> Vec<Stri
 /// most of the id.
 fn asking(gate: &PendingGate, width: usize) -> String {
     let kind = paint(WAIT, format_args!("◆ {}", printable(&gate.kind)));
+    if let Some(help) = gate.waits_for.and_then(WaitsFor::by_itself) {
+        return format!("{kind} waits for money: it {help}");
+    }
     let id = gate.id.to_string();
     let approve = |id: &str| command(format!("nofx approve {id}"));
     let forms = [
@@ -183,9 +187,11 @@ fn elapsed(board: &Board, now: SystemTime) -> Option<Duration> {
     board.finished_at.unwrap_or(now).duration_since(board.started_at?).ok()
 }
 
-/// Whether the run waits for a person and for nothing else.
+/// Whether the run waits for a person or for a budget of the tenant, and for nothing else. What waits for requests in flight goes on
+/// within minutes.
 pub fn needs_decision(board: &Board) -> bool {
-    board.status == RunStatus::Blocked && !board.gates.is_empty()
+    let waits = |gate: &PendingGate| gate.waits_for != Some(WaitsFor::Reserved);
+    board.status == RunStatus::Blocked && board.gates.iter().any(waits)
 }
 
 #[cfg(test)]

@@ -104,10 +104,11 @@ impl FaultKind {
         }
     }
 
-    /// The kind of a recorded cooldown. Unknown names, of a later release, count as transient.
+    /// The kind of a recorded failure or cooldown. Unknown names, of a later release, count as transient.
     pub(crate) fn of_name(name: &str) -> Self {
-        let all = [Self::Billing, Self::Auth, Self::Rejected, Self::Unusable];
-        all.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Transient)
+        let asked = [Self::Billing, Self::Auth, Self::Rejected, Self::Unusable];
+        let left_out = [Self::NoKey, Self::NotAllowed, Self::Unsupported, Self::Unpriced];
+        asked.into_iter().chain(left_out).find(|kind| kind.as_str() == name).unwrap_or(Self::Transient)
     }
 }
 

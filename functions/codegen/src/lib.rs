@@ -30,6 +30,7 @@ mod prompt;
 mod provider;
 mod redact;
 mod report;
+mod resume;
 mod router;
 mod sbom;
 mod schema;
@@ -53,7 +54,7 @@ use crate::fault::FaultKind;
 use crate::inputs::Request;
 use crate::keys::{KEYS_TIMEOUT, KeySource, StepKeys};
 use crate::plan::{Health, Policy};
-use crate::router::{End, RouteFailure, Router, Task};
+use crate::router::{End, Router, Task};
 
 pub use crate::config::{CodegenConfig, default_order};
 pub use crate::inputs::Kind;
@@ -118,7 +119,7 @@ impl Codegen {
         let keys = self.look_up(&policy, &request, deadline).await;
         let keys = keys.map_err(|error| Box::new(report::keys_unavailable(&error)))?;
         let health = Health { keys: &keys, cooldowns: &step.models.cooldowns };
-        let plan = plan::plan(&policy, &health, &request, claimed.elapsed());
+        let mut plan = plan::plan(&policy, &health, &request, claimed.elapsed());
         if plan.attempts.is_empty() {
             // Use the template only if nothing is configured at all, not if the requested provider has no key.
             let is_unconfigured = keys.is_empty() && !config.has_default(Provider::Compatible);
@@ -129,6 +130,7 @@ impl Codegen {
                 Err(Box::new(report::nothing_to_ask(&plan, config)))
             };
         }
+        let earlier = step.pending_request().map(|pending| resume::resume(&mut plan, &pending)).unwrap_or_default();
         let prompt = Prompt { instructions: prompt::instructions(&request).text(), message: &message };
         let cache = Cache::of(&request, &step.inputs, prompt, config);
         if let (Some(cache), Some(store)) = (&cache, store) {
@@ -141,7 +143,7 @@ impl Codegen {
                 return keep::with_prompt(made, reader.as_ref(), prompt);
             }
         }
-        let task = Task { request: &request, prompt, plan: &plan, calls, deadline };
+        let task = Task { request: &request, prompt, plan: &plan, earlier: &earlier, calls, deadline };
         let routed = self.router.route(&task, &mut StepKeys::new(&self.keys, keys.clone())).await;
         let max_output_tokens = request.parameters.max_output_tokens.unwrap_or(config.max_output_tokens);
         match routed {
@@ -154,11 +156,13 @@ impl Codegen {
                 }
                 keep::with_prompt(made, reader.as_ref(), prompt)
             }
-            Err(RouteFailure { failures, end }) => Err(Box::new(match end {
-                End::Exhausted => report::all_models_failed(&failures),
+            Err(stopped) => Err(Box::new(match &stopped.end {
+                End::Exhausted => report::all_models_failed(&stopped.failures),
                 End::Lost => report::ownership_lost(),
-                End::OverBudget(shortfall) => Outcome::budget_exhausted(step, &shortfall),
-                End::Unavailable(error) => report::no_permit(&error),
+                End::OverBudget(shortfall) => {
+                    Outcome::budget_exhausted(step, shortfall, resume::pending(&stopped).as_ref())
+                }
+                End::Unavailable(error) => report::no_permit(error),
             })),
         }
     }

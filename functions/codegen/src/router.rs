@@ -46,10 +46,10 @@ pub struct ModelFailure {
     #[serde(skip)]
     scope: Scope,
     #[serde(skip)]
-    position: usize,
+    pub(crate) position: usize,
     /// Empty if the model was left out.
     #[serde(skip)]
-    deployment: String,
+    pub(crate) deployment: String,
 }
 
 /// An answer, and which models failed before it.
@@ -65,6 +65,8 @@ pub(crate) struct Routed {
 /// No model gave a usable answer.
 pub(crate) struct RouteFailure {
     pub failures: Vec<ModelFailure>,
+    /// The model that was about to be asked, unless all were.
+    pub asked: Option<Attempt>,
     pub end: End,
 }
 
@@ -84,6 +86,8 @@ pub(crate) struct Task<'a> {
     pub request: &'a Request,
     pub prompt: Prompt<'a>,
     pub plan: &'a Plan,
+    /// Models that failed before the step waited for money.
+    pub earlier: &'a [ModelFailure],
     pub calls: &'a ModelCalls,
     pub deadline: Instant,
 }
@@ -124,7 +128,8 @@ impl Router {
 
     /// Asks one model after another until one gives a usable answer.
     pub(crate) async fn route(&self, task: &Task<'_>, keys: &mut StepKeys<'_>) -> Result<Routed, RouteFailure> {
-        let mut failures: Vec<_> = task.plan.left_out.iter().map(ModelFailure::of_left_out).collect();
+        let left_out = task.plan.left_out.iter().map(ModelFailure::of_left_out);
+        let mut failures: Vec<_> = task.earlier.iter().cloned().chain(left_out).collect();
         for (index, attempt) in task.plan.attempts.iter().enumerate() {
             let attempt = self.with_current_key(attempt.clone(), keys);
             if let Some(failure) = ruled_out(&failures, &attempt) {
@@ -147,7 +152,10 @@ impl Router {
                     failures.sort_by_key(|failure| failure.position);
                     return Ok(Routed { provider, model_requested: model, chosen_by, answer, failures });
                 }
-                Err(Miss::End(end)) => return Err(RouteFailure { failures, end }),
+                Err(Miss::End(end)) => {
+                    failures.sort_by_key(|failure| failure.position);
+                    return Err(RouteFailure { failures, asked: Some(course.attempt), end });
+                }
                 Err(Miss::Unpriced(scope)) => ModelFailure {
                     unpriced_in: Some(scope),
                     ..course.failure(Fault::new(
@@ -162,7 +170,7 @@ impl Router {
             failures.push(failure);
         }
         failures.sort_by_key(|failure| failure.position);
-        Err(RouteFailure { failures, end: End::Exhausted })
+        Err(RouteFailure { failures, asked: None, end: End::Exhausted })
     }
 
     /// Asks one model until it answers or no retry makes sense.

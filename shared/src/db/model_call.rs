@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::Database;
 use super::step::AttemptKey;
-use crate::domain::{CachedAnswer, CallEnd, CallProgress, CallStart, Permit, TenantId};
+use crate::domain::{CachedAnswer, CallEnd, CallProgress, CallStart, Permit, TenantId, WakeUp};
 use crate::error::Error;
 
 #[derive(Debug, Serialize)]
@@ -29,9 +29,13 @@ pub enum Settled {
     Unknown,
 }
 
+/// The answer to an end.
 #[derive(Debug, Deserialize)]
-struct Answer {
-    result: Settled,
+pub struct Ended {
+    pub result: Settled,
+    /// Steps that waited for the money and go on.
+    #[serde(default)]
+    pub ready: Vec<WakeUp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,7 +74,6 @@ pub async fn progress(db: &Database, attempt: &AttemptKey, progress: &CallProgre
 }
 
 /// Settles a request. Safe to repeat.
-pub async fn end(db: &Database, attempt: &AttemptKey, end: &CallEnd) -> Result<Settled, Error> {
-    let answer: Answer = db.transition("select nofx.llm_call_end($1)", &Call { attempt, of: end }).await?;
-    Ok(answer.result)
+pub async fn end(db: &Database, attempt: &AttemptKey, end: &CallEnd) -> Result<Ended, Error> {
+    db.transition("select nofx.llm_call_end($1)", &Call { attempt, of: end }).await
 }

@@ -78,6 +78,7 @@ pub async fn step_why(session: &Session, run: RunId, name: &str) -> Result<Optio
                       coalesce((
                           select json_agg(gate) from (
                               select g.id, g.gate_type, g.status, g.reason, g.expires_at,
+                                     case when g.gate_type = 'budget' then g.subject end as subject,
                                      coalesce(g.status = 'pending' and g.expires_at < now(), false) as is_over
                                 from nofx.gate g
                                where g.step_id = s.id and g.generation = r.generation

@@ -41,7 +41,7 @@ pub struct ClaimedStep {
     /// The tenant's policy at the time of the claim. Only handlers that take a workspace get it, others the default.
     pub policy: Policy,
     /// Gates of this step that passed or were waived since the run was created or retried, oldest first. At most the newest
-    /// 100, and only for handlers that take a workspace.
+    /// 100, and only for handlers that take a workspace or call models.
     pub decisions: Vec<GateDecision>,
     /// What binds its model calls. Only handlers that call models get it, others the default.
     pub models: ModelTerms,

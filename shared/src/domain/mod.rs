@@ -10,6 +10,7 @@ pub mod artifact_storage;
 pub mod audit;
 pub mod base_origin;
 pub mod bounds;
+pub mod budget_gate;
 pub mod claimed_step;
 pub mod digest;
 pub mod fields;

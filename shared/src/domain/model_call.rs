@@ -3,15 +3,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::claimed_step::ClaimedStep;
-use super::gate;
-use super::id::{GateId, RunId};
+use super::id::RunId;
 use super::model_policy::ModelPolicy;
 use super::money::MicroUsd;
-use super::outcome::{ArtifactRef, NewEvent, NewGate, NewGateStatus, OnPass, Outcome, StepError};
+use super::outcome::{ArtifactRef, StepError};
 use super::price::PriceRef;
 use super::token_usage::TokenUsage;
 
@@ -124,7 +122,7 @@ pub struct CallProgress {
 pub enum Charge {
     /// It was never sent, or refused by its status.
     Nothing,
-    /// The cost of the reported tokens.
+    /// The cost of the reported tokens. The database charges at most what was reserved.
     Usage(MicroUsd),
     /// Nobody knows the tokens: everything that was reserved.
     Ceiling,
@@ -204,45 +202,6 @@ impl Charge {
     }
 }
 
-impl Shortfall {
-    /// How much the cap must be raised so that the request fits.
-    pub fn missing(&self) -> MicroUsd {
-        self.spent + self.reserved + self.needs - self.cap
-    }
-
-    /// What a person reads at the gate, and how to go on.
-    fn reason(&self) -> String {
-        let Self { scope, cap, spent, reserved, needs } = self;
-        let missing = self.missing();
-        let facts = format!(
-            "{scope} has {cap}: {spent} is spent, {reserved} is reserved, and the next request needs up to {needs}."
-        );
-        match scope {
-            BudgetScope::Run => format!("{facts} Approve to raise the run's budget by {missing}."),
-            BudgetScope::Day => {
-                format!(
-                    "{facts} It goes on by itself the next day (UTC), or when a policy raises models.budgets.day_usd by {missing}."
-                )
-            }
-            BudgetScope::Month => {
-                format!(
-                    "{facts} It goes on by itself the next month (UTC), or when a policy raises models.budgets.month_usd by {missing}."
-                )
-            }
-        }
-    }
-
-    /// The subject of the gate, and the payload of its event.
-    fn subject(&self) -> Map<String, Value> {
-        let mut subject = match json!(self) {
-            Value::Object(subject) => subject,
-            _ => Map::new(),
-        };
-        subject.insert("missing_usd_micros".to_owned(), json!(self.missing()));
-        subject
-    }
-}
-
 impl fmt::Display for BudgetScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -250,26 +209,6 @@ impl fmt::Display for BudgetScope {
             Self::Day => "The tenant's budget of the day",
             Self::Month => "The tenant's budget of the month",
         })
-    }
-}
-
-impl Outcome {
-    /// A budget is exhausted: the step waits for a gate `budget`, and charges no attempt. Add the artifacts and events of
-    /// what was done.
-    pub fn budget_exhausted(step: &ClaimedStep, shortfall: &Shortfall) -> Self {
-        let gate = NewGate {
-            // A message that is delivered twice makes one gate.
-            id: GateId(Uuid::new_v5(&step.step_id.0, format!("budget {}", step.attempt).as_bytes())),
-            gate_type: gate::BUDGET.to_owned(),
-            status: NewGateStatus::Pending,
-            subject: Some(shortfall.subject()),
-            evidence_uri: None,
-            on_pass: OnPass::Resume,
-            expires_after_s: None,
-            reason: Some(shortfall.reason()),
-        };
-        let event = NewEvent { kind: "budget.exhausted".to_owned(), payload: Value::Object(shortfall.subject()) };
-        Self { events: vec![event], ..Self::blocked(gate) }
     }
 }
 
@@ -296,22 +235,6 @@ mod tests {
         reserved: MicroUsd(200_000),
         needs: MicroUsd(250_000),
     };
-
-    #[test]
-    fn a_gate_says_what_it_needs() {
-        assert_eq!(SHORT.missing(), MicroUsd(150_000));
-        assert_eq!(
-            SHORT.reason(),
-            "The budget of the run has $1.00: $0.70 is spent, $0.20 is reserved, and the next request needs up to $0.25. \
-             Approve to raise the run's budget by $0.15."
-        );
-        let day = Shortfall { scope: BudgetScope::Day, ..SHORT }.reason();
-        assert!(
-            day.starts_with("The tenant's budget of the day has $1.00")
-                && day.contains("models.budgets.day_usd by $0.15"),
-            "{day}"
-        );
-    }
 
     #[test]
     fn a_permit_reads_what_the_database_answers() {

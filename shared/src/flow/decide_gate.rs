@@ -60,8 +60,8 @@ pub async fn decide_gate_with(
 fn may_decide(gate: &Gate, decision: Decision) -> bool {
     gate.standing.may_decide.is_some_and(|may| match decision {
         Decision::Waive => may.waive,
-        // A person who has approved, or cannot raise a budget, may still reject.
-        Decision::Reject => may.ok || matches!(may.why, Some(WhyNot::Done | WhyNot::TenantBudget)),
+        // A person who has approved may still reject, and so may one whom a budget does not ask.
+        Decision::Reject => may.ok || may.why.is_some_and(|why| why == WhyNot::Done || why.asks_nobody()),
         Decision::Approve => may.ok,
     })
 }

@@ -71,6 +71,8 @@ fn of_another(why: WhyNot) -> &'static str {
         WhyNot::Decided | WhyNot::Expired => "it does not wait for a decision any more",
         WhyNot::Kind => "only people decide gates",
         WhyNot::Role => "their role may not",
+        WhyNot::InFlight => "its step goes on by itself when requests in flight end",
+        WhyNot::Budget => "a budget is raised by an approval",
         WhyNot::TenantBudget => "it waits for a budget of the tenant, which the policy sets",
         WhyNot::NotNamed => "its rule names others",
         WhyNot::Waive => "the policy lets nobody waive gates",

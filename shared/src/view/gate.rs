@@ -109,8 +109,12 @@ pub enum WhyNot {
     Kind,
     /// Their role is too low.
     Role,
+    /// Nobody has to: the step goes on by itself when requests in flight end.
+    InFlight,
     /// The gate waits for a budget of the tenant, which its policy sets.
     TenantBudget,
+    /// A budget is raised by an approval. Nobody waives it.
+    Budget,
     /// The rule requires another role or other people.
     NotNamed,
     /// The policy forbids waivers.
@@ -125,6 +129,11 @@ pub enum WhyNot {
 }
 
 impl WhyNot {
+    /// Whether the gate asks nobody for an approval. It can be rejected.
+    pub fn asks_nobody(self) -> bool {
+        matches!(self, Self::InFlight | Self::TenantBudget)
+    }
+
     /// What to tell the person.
     pub fn sentence(self) -> &'static str {
         match self {
@@ -132,9 +141,13 @@ impl WhyNot {
             Self::Expired => "the gate's time is over",
             Self::Kind => "only people decide gates",
             Self::Role => "your role may not decide this gate",
+            Self::InFlight => {
+                "the step goes on by itself: only what requests in flight have reserved is in the way, until they end"
+            }
             Self::TenantBudget => {
                 "the budget of the tenant is exhausted: an admin raises models.budgets in the policy, or it goes on in the next day or month"
             }
+            Self::Budget => "a budget is raised by an approval, and nobody can waive it",
             Self::NotNamed => "the gate's rule requires other people or another role",
             Self::Waive => "the policy forbids waivers",
             Self::Session => "you logged in too long ago for this gate; log in again",

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::MicroUsd;
 use crate::domain::approval::ApprovalRule;
 use crate::domain::plan::{Plan, PlanStep};
 
@@ -11,6 +12,9 @@ use crate::domain::plan::{Plan, PlanStep};
 pub struct PlanChecked {
     pub goal: String,
     pub timeout_s: Option<u32>,
+    /// The most that its requests to models may cost together, in micro-dollars.
+    #[serde(default)]
+    pub budget_usd_micros: Option<MicroUsd>,
     /// In the order listed.
     pub steps: Vec<CheckedStep>,
 }
@@ -64,6 +68,7 @@ impl From<&Plan> for PlanChecked {
         Self {
             goal: plan.goal.clone(),
             timeout_s: plan.timeout_s,
+            budget_usd_micros: plan.budget,
             steps: plan.steps.iter().zip(plan.levels()).map(step).collect(),
         }
     }

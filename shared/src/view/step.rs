@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::Omitted;
 use crate::domain::{GateId, GateStatus, MicroUsd, RunStatus, StepId, StepStatus, Timestamp};
@@ -108,6 +109,9 @@ pub struct WaitingGate {
     pub gate_type: String,
     pub status: GateStatus,
     pub reason: Option<String>,
+    /// Of a gate `budget`: the money that the step needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Map<String, Value>>,
     pub expires_at: Option<Timestamp>,
     /// Whether it is pending and its time is over: nobody can decide it any more, and the next sweep ends it.
     #[serde(default)]

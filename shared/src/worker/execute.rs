@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
@@ -49,11 +49,13 @@ pub enum Ended {
 
 /// A transaction handler limits its statements to the step's timeout. Its connection is dropped this long after that.
 const GRACE: Duration = Duration::from_secs(2);
+/// The share of an attempt's time in which its model calls can be accounted for. Then its result is stored.
+const ACCOUNTING: f64 = 0.95;
 
 impl<H: Handler> Executor for WorkThenRecord<H> {
     async fn execute(&self, ctx: &Ctx, invocation: Invocation, claimed: &Claimed, step: ClaimedStep) -> Ended {
         let store = ctx.storage.for_step(&step);
-        let calls = ModelCalls::of(&ctx.db, claimed);
+        let calls = ModelCalls::of(ctx, claimed, Instant::now() + step.timeout.mul_f64(ACCOUNTING));
         let worked = timeout(step.timeout, self.0.handle_with_models(&step, &store, &calls)).await;
         let outcome = worked.unwrap_or_else(|_| timed_out(step.timeout));
         Ended::ToRecord(Box::new(finish_work(ctx, invocation, claimed, &step, outcome)))

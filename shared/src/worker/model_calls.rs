@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Ownership;
-use crate::db::Database;
+use crate::context::Ctx;
 use crate::db::model_call;
 use crate::db::step::{AttemptKey, Claimed};
 use crate::domain::{CachedAnswer, CallEnd, CallProgress, CallStart, Permit};
 use crate::error::Error;
+use crate::flow::wake;
 use crate::telemetry;
 
-/// Delays between tries to record an end. If none succeeds, the sweeper charges the ceiling.
-const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+/// The delay before a start or an end is tried again while the database does not answer. It doubles each time.
+const FIRST_DELAY: Duration = Duration::from_millis(200);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// So often it is tried even if the attempt has no time left.
+const MIN_TRIES: u32 = 3;
 
 type Start = dyn Fn(CallStart) -> BoxFuture<'static, Result<Permit, Error>> + Send + Sync;
 type Cached = dyn Fn(String, u32) -> BoxFuture<'static, Result<Option<CachedAnswer>, Error>> + Send + Sync;
@@ -74,8 +78,10 @@ impl ModelCalls {
         Self::new(Ownership::certain(), |_| ready(Ok(Permit::Granted)).boxed(), |_| ready(Ok(())).boxed())
     }
 
-    /// Model calls of an attempt, accounted for in the database.
-    pub(super) fn of(db: &Database, claimed: &Claimed) -> Self {
+    /// Model calls of an attempt, accounted for in the database. While that does not answer, they are tried again until `deadline`.
+    pub(super) fn of(ctx: &Ctx, claimed: &Claimed, deadline: Instant) -> Self {
+        let db = &ctx.db;
+        let queue = ctx.queue.clone();
         let key = Arc::new(AttemptKey::of(claimed));
         let (start_db, start_key) = (db.clone(), key.clone());
         let (cache_db, tenant) = (db.clone(), claimed.tenant_id.clone());
@@ -85,11 +91,17 @@ impl ModelCalls {
             Ownership::of(db, claimed),
             move |call| {
                 let (db, key) = (start_db.clone(), start_key.clone());
-                async move { model_call::start(&db, &key, &call).await }.boxed()
+                async move { with_retries(deadline, || model_call::start(&db, &key, &call)).await }.boxed()
             },
             move |end| {
-                let (db, key) = (end_db.clone(), end_key.clone());
-                async move { end_with_retries(&db, &key, end).await }.boxed()
+                let (db, key, queue) = (end_db.clone(), end_key.clone(), queue.clone());
+                async move {
+                    let ended = with_retries(deadline, || model_call::end(&db, &key, &end)).await;
+                    let ended = ended.inspect_err(|error| telemetry::report(error, "settle a model call"))?;
+                    wake(&queue, ended.ready).await;
+                    Ok(())
+                }
+                .boxed()
             },
         )
         .with_cache(move |key, max_age_s| {
@@ -135,14 +147,49 @@ impl ModelCalls {
     }
 }
 
-async fn end_with_retries(db: &Database, key: &AttemptKey, end: CallEnd) -> Result<(), Error> {
-    let mut delays = RETRY_DELAYS.iter();
+/// Both are safe to repeat. A cost that is known must not get lost: without an end the sweeper charges the ceiling.
+async fn with_retries<T, F>(deadline: Instant, call: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let (mut delay, mut tries) = (FIRST_DELAY, 1);
     loop {
-        let Err(error) = model_call::end(db, key, &end).await else { return Ok(()) };
-        let Some(delay) = delays.next().filter(|_| matches!(error, Error::Unavailable { .. })) else {
-            telemetry::report(&error, "settle a model call");
-            return Err(error);
+        let error = match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
         };
-        sleep(*delay).await;
+        let may_wait = tries < MIN_TRIES || Instant::now() + delay < deadline;
+        if !may_wait || !matches!(error, Error::Unavailable { .. }) {
+            return Err(error);
+        }
+        tracing::warn!(%error, tries, "the database does not answer about a model call");
+        sleep(delay).await;
+        (delay, tries) = ((delay * 2).min(LONGEST_DELAY), tries + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    async fn tries(time_left: Duration, failures: u32) -> (u32, bool) {
+        let tried = AtomicU32::new(0);
+        let answer = with_retries(Instant::now() + time_left, || {
+            let tries = tried.fetch_add(1, Ordering::SeqCst) + 1;
+            let failed = || Error::unavailable("the database", std::io::Error::other("it restarts"));
+            ready(if tries > failures { Ok(()) } else { Err(failed()) })
+        });
+        let is_ok = answer.await.is_ok();
+        (tried.into_inner(), is_ok)
+    }
+
+    #[tokio::test]
+    async fn a_known_cost_outlives_an_outage_as_long_as_the_attempt_has_time() {
+        let (none, some) = (Duration::ZERO, Duration::from_secs(2));
+        let all = [(none, 2), (none, 3), (some, 3), (some, u32::MAX)];
+        let ends = futures::future::join_all(all.map(|(left, failures)| tries(left, failures))).await;
+        assert_eq!(ends, [(3, true), (3, false), (4, true), (4, false)]);
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 const COST: i64 = 90;
 
 /// A fake server for both providers. `OpenAI`'s answer is cut off, Anthropic's is complete.
-async fn providers() -> String {
+pub async fn providers() -> String {
     let cut_off = json!({
         "status": "incomplete", "incomplete_details": { "reason": "max_output_tokens" }, "model": "gpt", "output": [],
         "usage": { "input_tokens": 10, "output_tokens": 30 },
@@ -82,7 +82,7 @@ async fn every_request_and_its_tokens_are_events_of_the_run() {
 }
 
 /// Delivers wake-ups until there are none.
-async fn deliver(lab: &Lab, url: &str) {
+pub async fn deliver(lab: &Lab, url: &str) {
     let keys = r#"{ "OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b" }"#;
     loop {
         let sent = lab.sent().await;
@@ -128,6 +128,37 @@ async fn a_budget_that_a_request_exceeds_blocks_the_step_until_somebody_raises_i
     let sql = "select spent_usd_micros, reserved_usd_micros from nofx.run where id = $1";
     let row = lab.admin.query_one(sql, &[&run.0]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (COST, 0));
+    lab.assert_invariants().await;
+}
+
+#[tokio::test]
+async fn a_budget_that_ends_between_two_models_buys_no_answer_twice() {
+    let lab = Lab::with_bucket().await;
+    let url = providers().await;
+    let step = plans::step("write", "codegen", json!({ "prompt": "p", "max_output_tokens": 1000 }));
+    // Enough for the first model, whose answer is cut off and paid for, and not for the second one.
+    let run = lab.submit(&json!({ "goal": "g", "budget": { "usd": "0.01" }, "steps": [step] })).await;
+    deliver(&lab, &url).await;
+    let gates = gate::gate_list_of_run(&lab.session(), run, None, 10).await.unwrap();
+    let [asked] = gates.items.as_slice() else { panic!("a gate") };
+    let reason = asked.reason.as_deref().unwrap();
+    assert!(reason.contains("the next request, to anthropic/claude-sonnet-5-5, needs up to"), "{reason}");
+    let approve =
+        GateDecision { gate_id: asked.id, decision: Decision::Approve, actor: "ann", reason: None, seen: None };
+    decide_gate(&lab.ctx, &lab.session(), &approve).await.unwrap();
+    deliver(&lab, &url).await;
+    assert_eq!(lab.run_status(run).await, "succeeded");
+    let attempts = payloads(&lab, run, "llm.attempt").await;
+    let providers: Vec<_> = attempts.iter().map(|attempt| &attempt["provider"]).collect();
+    assert_eq!(providers, ["openai", "anthropic"]);
+    let because = &attempts[1]["because"];
+    assert_eq!((&because["why"], &because["provider"]), (&json!("fallback"), &json!("openai")));
+    let sql = "select metadata from nofx.artifact where run_id = $1 and metadata ? 'attempts'";
+    let metadata: Value = lab.admin.query_one(sql, &[&run.0]).await.unwrap().get(0);
+    assert_eq!(
+        (&metadata["attempts"][0]["provider"], &metadata["attempts"][0]["kind"]),
+        (&json!("openai"), &json!("unusable"))
+    );
     lab.assert_invariants().await;
 }
 

@@ -3,8 +3,11 @@
 use nofx_tests::Lab;
 use nofx_tests::plans;
 use serde_json::json;
+use shared::db::gate::gate_list_of_run;
+use shared::db::policy::{NewPolicy, policy_set};
 use shared::domain::RunId;
 
+use crate::codegen::{deliver, providers};
 use crate::commands::serve;
 use crate::gateway::{Answer, Gateway, Shape};
 
@@ -62,10 +65,13 @@ async fn a_run_shows_its_budget_and_what_its_steps_and_models_cost() {
         told.starts_with("spent $1.25, reserved $0.50, budget $3.00\n") && told.contains("openai/served"),
         "{told}"
     );
+    let told = nofx.output(&["show", &run.to_string()]).await;
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("models cost $1.25 of $3.00, $0.50 reserved"), "{told}");
     let told = nofx.output(&["costs"]).await;
     let told = String::from_utf8_lossy(&told.stdout);
     assert!(
-        told.contains("$1.25 in 2 calls") && told.contains("this day: $1.75 spent and reserved, no budget"),
+        told.contains("$1.25 in 2 calls") && told.contains("this day: spent $1.25, reserved $0.50, no budget"),
         "{told}"
     );
 }
@@ -96,4 +102,37 @@ async fn costs_of_a_tenant_are_of_whole_days() {
             refused.body["errors"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();
         assert_eq!((refused.status, found), (400, paths), "{query}: {}", refused.body);
     }
+}
+
+#[tokio::test]
+async fn pages_and_commands_say_what_a_step_without_money_waits_for() {
+    let lab = Lab::with_bucket().await;
+    let url = providers().await;
+    let session = lab.session();
+    let document = json!({ "models": { "budgets": { "day_usd": "0.0001" } } });
+    let policy = NewPolicy { document: &document, actor: "ann", reason: None, if_version: None };
+    policy_set(&session, &policy).await.unwrap();
+    let step = plans::step("write", "codegen", json!({ "prompt": "p", "provider": "anthropic" }));
+    let run = lab.submit(&json!({ "goal": "g", "steps": [step] })).await;
+    deliver(&lab, &url).await;
+    let gates = gate_list_of_run(&session, run, None, 10).await.unwrap();
+    let id = gates.items[0].id;
+    let page = Gateway::console(&lab, Shape::Http).get(&format!("/ui/gates/{id}")).await;
+    let page = page.body.as_str().expect("a page");
+    for words in ["Waits for money", "Nobody approves this gate", "What goes on when there is money", "do-reject"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    for words in ["One approval is enough", "What an approval starts", "do-approve", "do-waive"] {
+        assert!(!page.contains(words), "{words}: {page}");
+    }
+    let nofx = serve(&lab).await;
+    let run = run.to_string();
+    for command in [vec!["why", &run], vec!["show", &run], vec!["watch", &run, "--exit-when-blocked"]] {
+        let told = nofx.output(&command).await;
+        let told = String::from_utf8_lossy(&told.stdout);
+        assert!(told.contains("models.budgets") && !told.contains("nofx approve"), "{command:?}: {told}");
+    }
+    let waived = nofx.output(&["waive", &id.to_string(), "--reason", "so"]).await;
+    let told = String::from_utf8_lossy(&waived.stderr);
+    assert!(told.contains("the budget of the tenant is exhausted"), "{told}");
 }

@@ -101,7 +101,7 @@ async fn a_valid_plan_is_returned_with_its_defaults_order_and_references() {
     steps[2]["timeout_s"] = json!(20);
     let answer = api.post("/plans/check", &body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.body, json!({"goal": "g", "timeout_s": 60, "steps": steps}));
+    assert_eq!(answer.body, json!({"goal": "g", "timeout_s": 60, "budget_usd_micros": null, "steps": steps}));
 
     let sql = "update nofx.artifact set tenant_id = 'other'";
     assert_eq!(lab.admin.execute(sql, &[]).await.unwrap(), 1);

@@ -14,6 +14,7 @@ mod model;
 mod money;
 mod money_budgets;
 mod money_model;
+mod money_waits;
 mod ownership;
 mod races;
 mod repair;

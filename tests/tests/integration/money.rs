@@ -82,7 +82,7 @@ pub async fn start(lab: &Lab, key: &AttemptKey, call: &CallStart) -> Permit {
 }
 
 pub async fn end(lab: &Lab, key: &AttemptKey, end: &CallEnd) -> Settled {
-    model_call::end(&lab.ctx.db, key, end).await.unwrap()
+    model_call::end(&lab.ctx.db, key, end).await.unwrap().result
 }
 
 /// Budget, spent and reserved of a run.
@@ -162,8 +162,8 @@ async fn each_charge_is_what_it_says() {
         (Charge::Nothing, 0),
         (Charge::Usage(MicroUsd(17)), 17),
         (Charge::Ceiling, 1_000),
-        // A provider that reports more than the ceiling is charged what it reports.
-        (Charge::Usage(MicroUsd(5_000)), 5_000),
+        // A provider that reports more than the ceiling is charged the ceiling, so that no budget is passed.
+        (Charge::Usage(MicroUsd(5_000)), 1_000),
     ] {
         let call = call(1_000);
         assert_eq!(start(&lab, &key, &call).await, Permit::Granted);
@@ -173,7 +173,11 @@ async fn each_charge_is_what_it_says() {
         let usage = payloads(&lab, run, "llm.usage").await.pop().unwrap();
         assert_eq!(usage["cost_usd_micros"], cost);
         assert_eq!(usage["estimated"] == true, charge == Charge::Ceiling);
-        assert_eq!(usage["exceeds_reserved"] == true, cost > 1_000);
+        let reported = (charge == Charge::Usage(MicroUsd(5_000))).then_some(5_000);
+        assert_eq!(
+            (usage["exceeds_reserved"] == true, usage["reported_usd_micros"].as_i64()),
+            (reported.is_some(), reported)
+        );
     }
     lab.assert_invariants().await;
 }

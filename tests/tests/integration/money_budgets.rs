@@ -32,7 +32,7 @@ fn spender(lab: &Lab) -> Script {
                     model_call::end(&db, &key, &ended(call.id, Charge::Usage(MicroUsd(300)))).await.unwrap();
                     succeeded(json!({ "attempt": step.attempt }))
                 }
-                Permit::OverBudget(shortfall) => Outcome::budget_exhausted(&step, &shortfall),
+                Permit::OverBudget(shortfall) => Outcome::budget_exhausted(&step, &shortfall, None),
                 permit => panic!("{permit:?}"),
             })
         }

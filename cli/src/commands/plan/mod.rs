@@ -2,6 +2,7 @@
 
 mod graph;
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
@@ -75,6 +76,9 @@ fn shown(mut plan: PlanChecked) -> String {
     let width = |of: fn(&CheckedStep) -> &str| plan.steps.iter().map(|step| printable(of(step)).chars().count()).max();
     let (name, tool) = (width(|step| &step.name).unwrap_or(0), width(|step| &step.tool).unwrap_or(0));
     let mut text = format!("valid: {}\n", printable(&plan.goal));
+    if let Some(budget) = plan.budget_usd_micros {
+        let _ = writeln!(text, "budget: models may cost {budget}");
+    }
     for step in &plan.steps {
         let line = format!(
             "{:>4}  {:name$}  {:tool$}  {}",
@@ -100,6 +104,8 @@ fn details(step: &CheckedStep) -> String {
 
 #[cfg(test)]
 mod tests {
+    use shared::domain::MicroUsd;
+
     use super::*;
 
     #[test]
@@ -119,6 +125,7 @@ mod tests {
         let plan = PlanChecked {
             goal: "a\u{1b}b".into(),
             timeout_s: None,
+            budget_usd_micros: Some(MicroUsd(100_000)),
             steps: vec![
                 step("ask", 1, &["b", "first"], None, 1),
                 step("first", 0, &[], Some(20), 3),
@@ -127,6 +134,7 @@ mod tests {
         };
         let lines = [
             "valid: a\\u{1b}b",
+            "budget: models may cost $0.10",
             "   1  first  echo            20 s, 3 attempts",
             "   1  b      echo            5 s, 3 attempts",
             "   2  ask    manual:release  no timeout, 1 attempt  after b, first",

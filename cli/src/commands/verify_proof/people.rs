@@ -29,7 +29,7 @@ pub fn decided(content: &Value, gate: &Value, options: &Options, report: &mut Re
     if name == BUDGET && own.is_empty() {
         report.doubt_at(
             "budget_without_decision",
-            "A budget gate passed because a limit was raised or a new day began.",
+            "A budget gate passed without a decision: money came free, a limit was raised, or a new day began.",
             Some(name),
         );
         return false;

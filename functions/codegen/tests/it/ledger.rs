@@ -162,7 +162,7 @@ impl Book {
         self.reserved -= reserve;
         self.spent += match end.charge {
             Charge::Nothing | Charge::Unpriced => 0,
-            Charge::Usage(cost) => cost.0,
+            Charge::Usage(cost) => cost.0.min(reserve),
             Charge::Ceiling => reserve,
         };
         let of_key = start.deployment.clone();

@@ -3,7 +3,7 @@
 use codegen::{CodegenConfig, Provider};
 use serde_json::{Value, json};
 use shared::domain::model_call::{Because, Charge};
-use shared::domain::{MicroUsd, Verdict};
+use shared::domain::{GateDecision, GateStatus, MicroUsd, Timestamp, Verdict};
 
 use crate::support::{
     FakeProvider, Lab, Reply, TIMEOUT, anthropic, chat, codegen, config, failure, gemini, generate, openai,
@@ -140,4 +140,45 @@ async fn a_fallback_never_spends_past_the_budget() {
     let outcome = *lab.run(topic(), TIMEOUT).await.unwrap_err();
     assert_eq!((&outcome.verdict, first.calls(), second.calls()), (&Verdict::Blocked, 1, 0));
     assert_eq!(lab.ledger.spent(), 642);
+}
+
+#[tokio::test]
+async fn an_attempt_after_a_gate_asks_no_model_again_that_has_failed() {
+    let half = with(openai("half"), "/status", json!("incomplete"));
+    let first = FakeProvider::start(vec![Reply::ok(&half)]).await;
+    let second = FakeProvider::start(vec![Reply::ok(&anthropic("x"))]).await;
+    let lab = lab(config(Some(&first), Some(&second), None));
+    lab.ledger.set_cap(reserve_of_topic().await);
+    let outcome = *lab.run(topic(), TIMEOUT).await.unwrap_err();
+    let subject = outcome.gates[0].subject.clone().expect("a subject");
+    assert_eq!(
+        (&subject["request"]["provider"], &subject["request"]["model"], &subject["attempt"]),
+        (&json!("anthropic"), &json!("claude-sonnet-5-5"), &json!(1))
+    );
+    let failed = subject["request"]["failures"].clone();
+    assert_eq!(
+        (&failed[0]["provider"], &failed[0]["kind"], &failed[0]["tries"]),
+        (&json!("openai"), &json!("unusable"), &json!(1))
+    );
+    assert_eq!(failed.as_array().map(Vec::len), Some(1));
+
+    lab.ledger.set_cap(10_000_000);
+    let passed = GateDecision {
+        gate_id: outcome.gates[0].id,
+        gate_type: "budget".into(),
+        status: GateStatus::Passed,
+        subject: Some(subject),
+        decided_by: Some("ann".into()),
+        decided_at: Timestamp("2026-11-29T14:00:00+00:00".into()),
+    };
+    let made = lab.resume(topic(), 2, passed.clone()).await.unwrap();
+    assert_eq!((made.provider, first.calls(), second.calls()), ("anthropic", 1, 1));
+    assert_eq!(made.metadata["attempts"], failed, "the metadata name what failed before the gate");
+    let Because::Fallback { provider, kind, .. } = lab.ledger.starts().pop().unwrap().because else {
+        panic!("a fallback")
+    };
+    assert_eq!((provider.as_str(), kind.as_str()), ("openai", "unusable"));
+    // An attempt after a failure, or of a repair, begins anew.
+    lab.resume(topic(), 3, passed).await.unwrap();
+    assert_eq!((first.calls(), second.calls()), (2, 2));
 }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Request, Response};
 use codegen::{Codegen, CodegenConfig, Generated, PerProvider, Provider, ProviderKeys};
 use futures::StreamExt;
 use serde_json::{Value, json};
-use shared::domain::{ModelTerms, Outcome, RunId, StepError, StepId, TenantId, Verdict};
+use shared::domain::{GateDecision, ModelTerms, Outcome, RunId, StepError, StepId, TenantId, Verdict};
 use shared::worker::ClaimedStep;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
@@ -254,6 +254,15 @@ impl Lab {
         let mut step = step(inputs);
         // A tenth is reserved for storing.
         step.timeout = timeout.mul_f64(1.0 / 0.9);
+        self.generate(step).await
+    }
+
+    /// The same in a later attempt, after a gate has passed.
+    pub async fn resume(&self, inputs: Value, attempt: u32, passed: GateDecision) -> Result<Generated, Box<Outcome>> {
+        self.generate(ClaimedStep { attempt, decisions: vec![passed], ..step(inputs) }).await
+    }
+
+    async fn generate(&self, mut step: ClaimedStep) -> Result<Generated, Box<Outcome>> {
         step.models = self.ledger.terms();
         let made = self.codegen.generate(&step, None, &self.ledger.calls()).await;
         self.ledger.assert_settled();

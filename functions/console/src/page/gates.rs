@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{AttemptAt, Gate, Run};
-use shared::domain::gate::{APPROVAL, Decision, GATE_CHANGE};
+use shared::domain::gate::{APPROVAL, BUDGET, Decision, GATE_CHANGE};
 use shared::domain::{GateStatus, RunId};
 
 use super::icon::{Look, PENDING_GATE, look, mark};
@@ -74,7 +74,7 @@ fn item(base: Base, gate: &Gate) -> Markup {
                     @if let Some(at) = &gate.decided_at { (time(at)) }
                 }
             }
-            @if gate.is_pending() { a href=(page) { "decide" } } @else { (evidence(base, gate)) }
+            @if gate.is_pending() { a href=(page) { @if gate.gate_type == BUDGET { "look" } @else { "decide" } } } @else { (evidence(base, gate)) }
         }
     }
 }

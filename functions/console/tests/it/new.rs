@@ -26,7 +26,7 @@ fn step(name: &str, handler: &str, level: usize) -> CheckedStep {
 }
 
 fn plan(steps: Vec<CheckedStep>) -> PlanChecked {
-    PlanChecked { goal: "g".into(), timeout_s: Some(3_600), steps }
+    PlanChecked { goal: "g".into(), timeout_s: Some(3_600), budget_usd_micros: None, steps }
 }
 
 fn problem(line: usize, text: &str) -> Located {

@@ -173,6 +173,7 @@ pub fn gate(text: &str) -> Gate {
         step: Some(text.into()),
         gate_type: text.into(),
         status: GateStatus::Pending,
+        money: None,
         reason: Some(text.into()),
         evidence_uri: Some(text.into()),
         evidence_id: None,

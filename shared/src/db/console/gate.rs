@@ -1,10 +1,12 @@
 //! Gates, on every page.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio_postgres::types::Type;
 
 use crate::db::row;
 use crate::db::session::Session;
+use crate::domain::budget_gate::WaitsFor;
 use crate::domain::gate::GATE_CHANGE;
 use crate::domain::{ArtifactId, GateId, GateStatus, RunId, Timestamp};
 use crate::error::Error;
@@ -21,6 +23,9 @@ pub struct Gate {
     pub gate_type: String,
     pub status: GateStatus,
     pub on_pass: OnPass,
+    /// What a gate `budget` asks for: its subject.
+    #[serde(default)]
+    pub money: Option<Map<String, Value>>,
     pub reason: Option<String>,
     pub evidence_uri: Option<String>,
     /// Id of the artifact at `evidence_uri`.
@@ -54,6 +59,11 @@ impl Gate {
         is_asked_by_gate && self.evidence_id.is_some() && self.evidence_type.as_deref() == Some("gate_attachment")
     }
 
+    /// Whether its step goes on without an approval.
+    pub fn asks_nobody(&self) -> bool {
+        WaitsFor::of(&self.gate_type, self.money.as_ref()).and_then(WaitsFor::by_itself).is_some()
+    }
+
     pub fn is_pending(&self) -> bool {
         self.status == GateStatus::Pending
     }
@@ -70,6 +80,7 @@ pub(super) const GATE: &str = concat!(
     "g.id, g.run_id, ",
     cut!("gr.goal", 300),
     " as goal, gs.name as step, g.gate_type, g.status, g.on_pass,
+        case when g.gate_type = 'budget' then g.subject end as money,
         ",
     cut!("g.reason", 2000),
     " as reason, g.evidence_uri,

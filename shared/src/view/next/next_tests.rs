@@ -193,7 +193,19 @@ fn a_blocked_run_says_who_must_act_and_what_follows() {
         "Has waited since 14:28 for a decision about a change of its own checks. \
          One decision answers all gates that ask about the same change. 1 of 3 steps is done. The oldest has no expiry."
     );
-    assert_eq!(told(&run(R::Blocked)), "Waits: no step can go on before a decision.");
+    assert_eq!(told(&run(R::Blocked)), "Waits: no step can go on before a gate passes.");
+}
+
+#[test]
+fn a_run_without_money_says_so() {
+    let steps = [("write", S::Blocked), ("rates", S::Blocked)];
+    let gate = GateNow { on_pass: OnPass::Resume, ..gate("budget", Some("write"), GateStatus::Pending) };
+    let one = with_gates(vec![gate.clone()], chain(R::Blocked, &steps));
+    assert_eq!(told(&one), "Has waited since 14:28 for money for write.");
+    let two = with_gates(vec![gate.clone(), gate.clone()], chain(R::Blocked, &steps));
+    assert_eq!(told(&two), "Has waited since 14:28 for money for 2 steps.");
+    let busy = with_gates(vec![gate.clone(), gate], chain(R::Running, &steps));
+    assert!(told(&busy).ends_with("2 steps wait for money."), "{}", told(&busy));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::standing::{GateNow, StepNow, join, names};
 use super::{Action, Next, Standing};
 use crate::domain::StepStatus;
-use crate::domain::gate::{APPROVAL, GATE_CHANGE};
+use crate::domain::gate::{APPROVAL, BUDGET, GATE_CHANGE};
 use crate::domain::tool::{Effect, effect_of};
 use crate::view::OnPass;
 use crate::view::sentence::words::{many, thousands};
@@ -150,7 +150,11 @@ fn add_setbacks<'a>(next: &mut Next<'a>, running: &[&StepNow<'a>], later: &[&Ste
 fn add_gates<'a>(next: &mut Next<'a>, run: &Standing<'a>) {
     let words = match (run.open_gates().as_slice(), run.gates_open) {
         ([], _) => return,
+        ([gate], 1) if gate.gate_type == BUDGET => vec![gate.part(), text(" waits for money")],
         ([gate], 1) => vec![gate.part(), text(" waits for a decision")],
+        (gates, _) if run.knows_gates() && gates.iter().all(|gate| gate.gate_type == BUDGET) => {
+            vec![text(format!("{} wait for money", many(gates.len() as u64, "step")))]
+        }
         (_, open) => vec![text(format!("{} wait for a decision", many(open, "gate")))],
     };
     next.more.push(words);
@@ -167,8 +171,11 @@ pub(super) fn blocked<'a>(run: &Standing<'a>) -> Next<'a> {
     let Some(&first) = open.first() else { return too_late(run) };
     let is_one = total <= 1;
     let is_one_change = open.len() as u64 == total && open.iter().all(|gate| gate.gate_type == GATE_CHANGE);
+    let is_money = open.len() as u64 == total && open.iter().all(|gate| gate.gate_type == BUDGET);
     let mut lead = vec![text("Has waited "), Part::Since(first.created_at), text(" for ")];
     match (is_one_change, first.step) {
+        (_, Some(step)) if is_money && is_one => lead.extend([text("money for "), of_step(run, step)]),
+        _ if is_money => lead.push(text(format!("money for {}", many(total, "step")))),
         (true, _) => lead.push(text("a decision about a change of its own checks")),
         (false, Some(step)) if is_one => lead.extend([text("a decision about "), of_step(run, step)]),
         (false, None) if is_one => lead.extend([text("a decision about "), first.part()]),
@@ -179,6 +186,12 @@ pub(super) fn blocked<'a>(run: &Standing<'a>) -> Next<'a> {
         next.more.push(vec![text("One decision answers all gates that ask about the same change")]);
     }
     next.more.extend(run.progress());
+    if is_money {
+        // Each gate says what helps. Some pass by themselves.
+        add_deadline(&mut next, run);
+        next.actions.push(Action::Decide(first.id));
+        return next;
+    }
     if is_one {
         add_consequence(&mut next, run, first);
     }
@@ -197,7 +210,7 @@ pub(super) fn blocked<'a>(run: &Standing<'a>) -> Next<'a> {
 fn too_late<'a>(run: &Standing<'a>) -> Next<'a> {
     let late = run.late_gates();
     let lead = match (late.as_slice(), late.first().and_then(|gate| gate.step)) {
-        ([], _) => vec![text("Waits: no step can go on before a decision")],
+        ([], _) => vec![text("Waits: no step can go on before a gate passes")],
         ([_], Some(step)) => vec![text("The time for a decision about "), of_step(run, step), text(" is over")],
         ([gate], None) => vec![text("The time for a decision about "), gate.part(), text(" is over")],
         _ => vec![text("The time for a decision is over")],

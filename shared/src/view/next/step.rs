@@ -1,6 +1,7 @@
 //! What happens next with a step: one sentence for the console, the API and the command line.
 
 use super::standing::join;
+use crate::domain::gate::BUDGET;
 use crate::domain::{GateId, RunStatus, StepStatus, Timestamp};
 use crate::view::sentence::words::thousands;
 use crate::view::sentence::{Part, text};
@@ -132,10 +133,14 @@ fn blocked<'a>(step: &StepStanding<'a>) -> Vec<Part<'a>> {
     join([vec![text("Waits for ")], decision(step)])
 }
 
-/// `a decision about manual:release`, or `2 decisions`.
+/// `a decision about manual:release`, `money (gate budget)`, or `2 decisions`.
 fn decision<'a>(step: &StepStanding<'a>) -> Vec<Part<'a>> {
     match step.gates.as_slice() {
         [] => vec![text("a decision")],
+        [gate] if gate.gate_type == BUDGET => {
+            let gate = Part::Gate { gate_type: gate.gate_type, id: Some(gate.id) };
+            vec![text("money (gate "), gate, text(")")]
+        }
         [gate] => vec![text("a decision about "), Part::Gate { gate_type: gate.gate_type, id: Some(gate.id) }],
         several => vec![text(format!("{} decisions", thousands(several.len() as u64)))],
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::domain::budget_gate::WaitsFor;
 use crate::domain::gate::Decision;
 use crate::domain::model_call::Because;
 use crate::domain::{ArtifactId, GateId, MicroUsd, Timestamp};
@@ -85,6 +86,8 @@ pub struct Payload {
     pub corrects_usd_micros: Option<MicroUsd>,
     pub estimated: Option<bool>,
     pub exceeds_reserved: Option<bool>,
+    pub reported_usd_micros: Option<MicroUsd>,
+    pub waits_for: Option<WaitsFor>,
     /// `run`, `day` or `month`.
     pub scope: Option<String>,
     pub cap_usd_micros: Option<MicroUsd>,

@@ -6,6 +6,8 @@ use super::event::{Payload, TimelineEvent};
 use super::part::{Part, actor, artifact, code, gate, step, text};
 use super::words;
 use super::{Symbol, Tone};
+use crate::domain::budget_gate::WaitsFor;
+use crate::domain::gate::BUDGET;
 use crate::domain::model_call::Because;
 
 /// How an event is shown: symbol, tone and words.
@@ -35,7 +37,7 @@ fn of_run<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
     Some(match verb {
         "created" => (Symbol::Run, Tone::Plain, created(event)),
         "started" => (Symbol::Arrow, Tone::Busy, vec![text("The run began")]),
-        "blocked" => (Symbol::Decide, Tone::Warn, vec![text("The run waits: no step can go on before a decision")]),
+        "blocked" => (Symbol::Decide, Tone::Warn, vec![text("The run waits: no step can go on before a gate passes")]),
         "unblocked" => (Symbol::Arrow, Tone::Busy, vec![text("The run goes on")]),
         "queued" => (Symbol::Ready, Tone::Quiet, vec![text("The run is queued again: a step is ready")]),
         "pause_requested" => (Symbol::Paused, Tone::Warn, by(" paused the run; running steps finish")),
@@ -108,6 +110,9 @@ fn of_gate<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
     let by = |words: &'static str| vec![actor(event), text(words), gate(event)];
     let on_evidence = |words: &'static str| vec![text("The gate "), gate(event), text(words)];
     Some(match verb {
+        "created" if event.payload.gate_type.as_deref() == Some(BUDGET) => {
+            (Symbol::Decide, Tone::Warn, vec![text("Money is needed: "), gate(event)])
+        }
         "created" => (Symbol::Decide, Tone::Warn, vec![text("A decision is needed: "), gate(event)]),
         "approved" => {
             let so_far = event.payload.approved.zip(event.payload.required);
@@ -127,7 +132,7 @@ fn of_gate<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
             vec![text("What was decided has changed since, so it is asked again: "), gate(event)],
         ),
         "passed" if is_decision => (Symbol::Good, Tone::Good, by(" approved ")),
-        "passed" if event.payload.gate_type.as_deref() == Some("budget") => {
+        "passed" if event.payload.gate_type.as_deref() == Some(BUDGET) => {
             (Symbol::Good, Tone::Quiet, vec![text("There is money again for "), gate(event)])
         }
         "passed" => (Symbol::Good, Tone::Good, on_evidence(" passed on its evidence")),
@@ -222,10 +227,12 @@ fn exhausted<'a>(payload: &Payload, step: Part<'a>) -> Vec<Part<'a>> {
         _ => "the run's budget",
     };
     let (cap, needs) = (payload.cap_usd_micros.unwrap_or_default(), payload.needs_usd_micros.unwrap_or_default());
-    vec![
-        step,
-        text(format!(" waits for money: its next request needs up to {needs}, which {whose} of {cap} does not cover")),
-    ]
+    let why = if payload.waits_for == Some(WaitsFor::Reserved) {
+        format!("{whose} of {cap} covers when requests in flight end")
+    } else {
+        format!("{whose} of {cap} does not cover")
+    };
+    vec![step, text(format!(" waits for money: its next request needs up to {needs}, which {why}"))]
 }
 
 /// What a call cost: `$0.0012`, `$0.0012 reserved, tokens unknown`.
@@ -234,7 +241,11 @@ fn cost(payload: &Payload) -> Option<String> {
     Some(match (payload.corrects_usd_micros, payload.estimated, payload.exceeds_reserved) {
         (Some(was), ..) => format!("{cost}, not {was}"),
         (None, Some(true), _) => format!("{cost}, all that was reserved, because its tokens are unknown"),
-        (None, _, Some(true)) => format!("{cost}, more than was reserved"),
+        (None, _, Some(true)) => match payload.reported_usd_micros {
+            Some(reported) => format!("{cost}, all that was reserved, although {reported} was reported"),
+            // Of earlier releases, which charged it.
+            None => format!("{cost}, more than was reserved"),
+        },
         _ => cost.to_string(),
     })
 }

@@ -65,7 +65,7 @@ fn a_run_was_created_by_somebody_or_by_nobody_known() {
 #[test]
 fn a_run_says_how_it_goes() {
     assert_eq!(run("run.started", &NOTHING), "The run began");
-    assert_eq!(run("run.blocked", &NOTHING), "The run waits: no step can go on before a decision");
+    assert_eq!(run("run.blocked", &NOTHING), "The run waits: no step can go on before a gate passes");
     assert_eq!(run("run.unblocked", &NOTHING), "The run goes on");
     assert_eq!(run("run.queued", &NOTHING), "The run is queued again: a step is ready");
     assert_eq!(run("run.succeeded", &NOTHING), "The run succeeded");
@@ -414,10 +414,18 @@ fn calls_of_models_say_what_they_cost_and_why_they_were_made() {
     assert_eq!(usage(lost), expected);
     assert_eq!(usage(json!({ "corrects_usd_micros": 41_000 })), "gpt-6 answered unit ($0.0012, not $0.041)");
     assert_eq!(usage(json!({ "exceeds_reserved": true })), "gpt-6 answered unit ($0.0012, more than was reserved)");
+    let above = json!({ "exceeds_reserved": true, "reported_usd_micros": 4_080_000_000_i64 });
+    let expected = "gpt-6 answered unit ($0.0012, all that was reserved, although $4,080.00 was reported)";
+    assert_eq!(usage(above), expected);
     let short = json!({ "scope": "run", "cap_usd_micros": 1_000_000, "needs_usd_micros": 250_000 });
     let expected =
         "unit waits for money: its next request needs up to $0.25, which the run's budget of $1.00 does not cover";
     assert_eq!(step("budget.exhausted", &short), expected);
+    let mut in_flight = short;
+    in_flight["waits_for"] = json!("reserved");
+    let expected = "unit waits for money: its next request needs up to $0.25, which the run's budget of $1.00 covers when \
+                    requests in flight end";
+    assert_eq!(step("budget.exhausted", &in_flight), expected);
     let raised = json!({ "actor": "ann", "from_usd_micros": 1_000_000, "to_usd_micros": 1_150_000 });
     assert_eq!(step("budget.raised", &raised), "ann raised the run's budget from $1.00 to $1.15");
 }

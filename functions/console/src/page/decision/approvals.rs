@@ -25,7 +25,14 @@ pub(super) fn excluded(standing: &Standing, why: WhyNot) -> Markup {
         symbol,
         "note",
         &html! {
-            p { strong { @if why == WhyNot::Done { "Your approval is recorded. " } @else { "You cannot approve this gate. " } } (capital(why.sentence())) "." }
+            p {
+                strong {
+                    @if why == WhyNot::Done { "Your approval is recorded. " }
+                    @else if why.asks_nobody() { "Nobody approves this gate. " }
+                    @else { "You cannot approve this gate. " }
+                }
+                (capital(why.sentence())) "."
+            }
             @if may_waive { p { "As an admin you can waive it, with a reason." } }
         },
     )

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use shared::db::console::{Effects, GateDetail, Start};
-use shared::domain::gate::{APPROVAL, Decision};
+use shared::domain::gate::{APPROVAL, BUDGET, Decision};
 use shared::domain::{Problem, RunStatus};
 use shared::view::{OnPass, WhyNot};
 
@@ -29,7 +29,7 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
     let excluded = approvals::why_not(&detail.standing);
     let may_waive = detail.standing.may_decide.is_some_and(|may| may.waive);
     let offered = |decision: Decision| match decision {
-        Decision::Reject => excluded.is_none() || excluded == Some(WhyNot::Done),
+        Decision::Reject => excluded.is_none_or(|why| why == WhyNot::Done || why.asks_nobody()),
         Decision::Approve => excluded.is_none() && page.can_be_read(),
         Decision::Waive => may_waive && page.can_be_read(),
     };
@@ -63,7 +63,7 @@ pub(super) fn decide(page: &DecisionPage<'_>) -> Markup {
                 Some(Refusal::Changed(paths)) => (changed(paths)),
                 _ => {}
             }
-            (approvals::so_far(&detail.standing))
+            @if !detail.gate.asks_nobody() { (approvals::so_far(&detail.standing)) }
             @if let Some(why) = excluded { (approvals::excluded(&detail.standing, why)) }
             @if has_form { form.form method="post" action=(verb("approve")) aria-labelledby="decision" {
                 // The enter key presses the first button. Disable that one, so that each decision needs a click.
@@ -180,8 +180,11 @@ fn at_once(detail: &GateDetail) -> Markup {
     let named = named(detail);
     match detail.gate.on_pass {
         OnPass::Resume => html! {
+            @if detail.gate.gate_type == BUDGET { "The budget of the run is raised, and " }
             b { bdi { (step) } }
-            @if detail.gate.gate_type.starts_with(APPROVAL) { " starts" } @else { " runs again, with the checks of the change" }
+            @if detail.gate.gate_type.starts_with(APPROVAL) { " starts" }
+            @else if detail.gate.gate_type == BUDGET { " goes on with the request that had no money" }
+            @else { " runs again, with the checks of the change" }
             @if detail.run_status == RunStatus::Paused { ", when the run is resumed" }
             "."
         },

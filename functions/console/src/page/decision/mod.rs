@@ -10,7 +10,7 @@ mod starts;
 
 use maud::{Markup, html};
 use shared::db::console::{Document, Gate, GateDetail};
-use shared::domain::gate::{APPROVAL, Decision};
+use shared::domain::gate::{APPROVAL, BUDGET, Decision};
 use shared::domain::{GateStatus, Problem};
 use shared::http::encoded;
 use shared::view::OnPass;
@@ -155,6 +155,9 @@ fn title_of(gate: &Gate) -> Markup {
     let is_change = gate.is_about_change();
     let words = words_of(&gate.gate_type);
     let what = html! { @if gate.gate_type.starts_with("manual:") { "the " } bdi { (words) } };
+    if let (BUDGET, Some(title)) = (gate.gate_type.as_str(), title_of_budget(gate)) {
+        return html! { (title) };
+    }
     match gate.status {
         GateStatus::Pending if gate.is_over => html! { "Nobody decided in time: " (what) },
         GateStatus::Pending if is_change => html! { "Let this change weaken its own checks?" },
@@ -166,6 +169,16 @@ fn title_of(gate: &Gate) -> Markup {
         GateStatus::Waived => html! { "Waived: " (what) },
         GateStatus::Expired => html! { "Nobody decided in time: " (what) },
         GateStatus::Cancelled => html! { "Not needed any more: " (what) },
+    }
+}
+
+/// The question of a gate that waits for money, or how it went on. None if people decided.
+fn title_of_budget(gate: &Gate) -> Option<&'static str> {
+    match gate.status {
+        GateStatus::Pending if gate.asks_nobody() => Some("Waits for money"),
+        GateStatus::Pending => Some("Raise the budget of the run?"),
+        GateStatus::Passed if gate.actor.is_none() => Some("Went on: there is money again"),
+        _ => None,
     }
 }
 
@@ -292,6 +305,7 @@ fn decided(base: Base, detail: &GateDetail) -> Markup {
                         GateStatus::Expired => "Nobody decided in time.",
                         GateStatus::Pending => "Its time is over, so nobody can decide any more. The next sweep ends it, and the run fails.",
                         GateStatus::Cancelled => "The run ended before anybody decided.",
+                        GateStatus::Passed if gate.gate_type == BUDGET => "Nobody had to decide: the budget covers the request now.",
                         _ => "The evidence decided.",
                     }
                 } }

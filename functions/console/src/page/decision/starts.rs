@@ -31,7 +31,11 @@ pub(super) fn starts(page: &DecisionPage<'_>) -> Markup {
             (rest(detail.later_counts, &detail.later))
         }
     };
-    let title = if is_open { "What an approval starts" } else { "What waited for this" };
+    let title = match is_open {
+        true if detail.gate.asks_nobody() => "What goes on when there is money",
+        true => "What an approval starts",
+        false => "What waited for this",
+    };
     section("then", title, &html! {}, &body)
 }
 

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use shared::db::console::{Gate, Neighbour, StepDetail};
 use shared::db::run::Control;
 use shared::domain::StepStatus;
+use shared::domain::gate::BUDGET;
 use shared::view::next::{AskedNow, ParentNow, StepStanding, next_of_step};
 
 use super::StepPage;
@@ -84,6 +85,7 @@ fn more(page: &StepPage<'_>) -> Option<Markup> {
         StepStatus::Ready | StepStatus::Running => lost(page),
         StepStatus::Blocked => asked(step).map(|gate| {
             html! {
+                @if gate.gate_type == BUDGET { (reason(gate).unwrap_or_default()) " " }
                 "It has waited " (elapsed(&gate.created_at)) "."
                 @if let Some(at) = &gate.expires_at { " It expires " (left(at)) "." }
             }
@@ -110,7 +112,8 @@ fn action(page: &StepPage<'_>) -> Option<Markup> {
                 step.parents.iter().find(|one| one.status != StepStatus::Succeeded).map(|parent| go(page, parent, ""))
             }
         },
-        StepStatus::Blocked => asked(step).map(|gate| decide(page, gate, "Decide")),
+        StepStatus::Blocked => asked(step)
+            .map(|gate| decide(page, gate, if gate.gate_type == BUDGET { "Look at the gate" } else { "Decide" })),
         StepStatus::Failed => {
             let finding = page.evidence.and_then(Result::ok).filter(|evidence| has_findings(evidence));
             finding.map(|_| html! { a.button href="#found" data-go="problem" { "First finding" } })
