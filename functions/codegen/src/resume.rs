@@ -5,7 +5,7 @@
 
 use shared::domain::budget_gate::{FailedModel, PendingRequest};
 
-use crate::fault::FaultKind;
+use crate::fault::{FaultKind, Scope};
 use crate::plan::{Attempt, Plan};
 use crate::router::{ModelFailure, RouteFailure};
 
@@ -71,6 +71,8 @@ fn failure(plan: &Plan, failed: &FailedModel) -> Option<ModelFailure> {
         tries: failed.tries,
         retry_after: None,
         unpriced_in: None,
+        // Other models of its key are asked or left out by their cooldowns.
+        scope: Scope::Request,
         position,
         deployment: String::new(),
     })

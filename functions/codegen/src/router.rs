@@ -44,7 +44,7 @@ pub struct ModelFailure {
     #[serde(skip)]
     pub unpriced_in: Option<BudgetScope>,
     #[serde(skip)]
-    scope: Scope,
+    pub(crate) scope: Scope,
     #[serde(skip)]
     pub(crate) position: usize,
     /// Empty if the model was left out.
