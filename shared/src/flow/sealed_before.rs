@@ -15,25 +15,20 @@ use crate::signing::{PublicKey, dsse};
 pub(super) async fn first(ctx: &Ctx, keys: &[PublicKey], wanted: &NewSeal) -> Result<Option<NewSeal>, Error> {
     let of = (&wanted.tenant_id, wanted.run_id, wanted.generation);
     let Some((uri, bytes)) = ctx.storage.first_proof(of).await? else { return Ok(None) };
-    match sealed(&bytes, keys, wanted) {
-        Some((seal, keyid)) => Ok(Some(NewSeal {
-            tenant_id: wanted.tenant_id.clone(),
-            run_id: wanted.run_id,
-            generation: wanted.generation,
-            digest: sha256_hex(&bytes),
-            keyid,
-            uri,
-            size_bytes: bytes.len() as u64,
-            events: seal.events,
-        })),
-        None => {
-            let run = wanted.run_id;
-            Err(Error::internal(
-                "seal a run",
-                format!("the run {run} has {uri}, which none of our keys has sealed for it"),
-            ))
-        }
-    }
+    let Some((seal, keyid)) = sealed(&bytes, keys, wanted) else {
+        let problem = format!("the run {} has {uri}, which none of our keys has sealed for it", wanted.run_id);
+        return Err(Error::internal("seal a run", problem));
+    };
+    Ok(Some(NewSeal {
+        tenant_id: wanted.tenant_id.clone(),
+        run_id: wanted.run_id,
+        generation: wanted.generation,
+        digest: sha256_hex(&bytes),
+        keyid,
+        uri,
+        size_bytes: bytes.len() as u64,
+        events: seal.events,
+    }))
 }
 
 /// What the seal of a file says, and the id of its key. None if it is no proof of that generation.

@@ -175,14 +175,14 @@ mod tests {
     use super::*;
 
     async fn tries(time_left: Duration, failures: u32) -> (u32, bool) {
-        let tried = AtomicU32::new(0);
+        let count = AtomicU32::new(0);
         let answer = with_retries(Instant::now() + time_left, || {
-            let tries = tried.fetch_add(1, Ordering::SeqCst) + 1;
+            let tries = count.fetch_add(1, Ordering::SeqCst) + 1;
             let failed = || Error::unavailable("the database", std::io::Error::other("it restarts"));
             ready(if tries > failures { Ok(()) } else { Err(failed()) })
         });
         let is_ok = answer.await.is_ok();
-        (tried.into_inner(), is_ok)
+        (count.into_inner(), is_ok)
     }
 
     #[tokio::test]

@@ -135,7 +135,7 @@ async fn runs(site: &Site) -> Runs {
 
 /// Makes every run, and returns the pages.
 pub async fn make(site: &Site) -> Vec<Page> {
-    let runs = runs(site).await;
+    let runs = Box::pin(runs(site)).await;
     queues::put_dead(site, runs["sixty"], ["package 11", "package 30"]).await;
     let mut pages = of_rows(site, &runs).await;
     pages.extend(lists(&runs).into_iter().chain(views(site, &runs).await).chain(settings(&runs)));

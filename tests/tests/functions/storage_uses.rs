@@ -61,7 +61,7 @@ async fn a_policy_that_this_release_cannot_read_is_told() {
         let sql = "insert into nofx.policy (tenant_id, version, document, changed_by) values ($1, $2, $3, 'sql')";
         let document = json!({ "artifacts": artifacts });
         lab.admin.execute(sql, &[&lab.tenant.0, &version, &document]).await.unwrap();
-        assert_eq!(artifact_storage::artifact_turns(&ctx.db, 9).await.unwrap(), [lab.tenant.clone()]);
+        assert_eq!(artifact_storage::artifact_turns(&ctx.db, 9).await.unwrap(), std::slice::from_ref(&lab.tenant));
         let planned = artifact_storage::artifacts_plan(&ctx.db, &lab.tenant, 200, true).await.unwrap().expect("a turn");
         assert_eq!((planned.unreadable, planned.archived, planned.deleted), (unreadable, 0, 0));
     }

@@ -130,7 +130,9 @@ impl Machine {
         for gate in &self.gates {
             gates.entry(gate.key()).or_default().push(gate.status.word().to_owned());
         }
-        gates.values_mut().for_each(|states| states.sort());
+        for states in gates.values_mut() {
+            states.sort();
+        }
         VisibleState {
             run: self.status().to_owned(),
             generation: self.generation,

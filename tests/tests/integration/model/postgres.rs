@@ -121,7 +121,9 @@ impl<'a> Postgres<'a> {
         for gate in gates.unwrap() {
             states.entry((gate.get(0), count(gate.get(1)))).or_default().push(gate.get(2));
         }
-        states.values_mut().for_each(|states| states.sort());
+        for words in states.values_mut() {
+            words.sort();
+        }
         VisibleState {
             run: row.get(0),
             generation: count(row.get(1)),
