@@ -342,7 +342,7 @@ async fn a_cooldown_reaches_other_steps_until_it_ends() {
     let recovered = |id| CallEnd { recovered: true, ..ended(id, Charge::Usage(MicroUsd(1))) };
     end(&lab, &key, &recovered(earlier.id)).await;
     assert_eq!(terms(None).await.cooldowns.len(), 1);
-    // Nor does one of another model, but that the key works.
+    // An answer of another model ends the cooldown of the key only.
     let other = CallStart { model: "gpt-6-sol".into(), ..call(1) };
     start(&lab, &key, &other).await;
     let refused = Cooldown { for_ms: 60_000, of_model: false, kind: "auth".into(), reason: "401".into() };
