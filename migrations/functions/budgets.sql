@@ -148,7 +148,7 @@ begin
     v_changes := nofx.gates_conclude(array(select unnest(v_done) intersect select unnest(v_fit)),
                                      '{"reason": "the budget covers it now"}', p_now)
               || nofx.gates_conclude(array(select unnest(v_done) intersect select unnest(v_anew)),
-                                     '{"reason": "it waits for requests in flight no longer, and asks again"}', p_now);
+                                     '{"reason": "it no longer waits for requests in flight, so the step asks again"}', p_now);
     perform nofx.runs_settle(v_changes, p_now);
     return jsonb_build_object('done', cardinality(v_done), 'ready', nofx.wakeups(nofx.made_ready(v_changes), p_now));
 end

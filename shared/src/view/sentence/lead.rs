@@ -133,7 +133,7 @@ fn of_gate<'a>(event: &'a TimelineEvent, verb: &str) -> Option<Lead<'a>> {
         ),
         "passed" if is_decision => (Symbol::Good, Tone::Good, by(" approved ")),
         "passed" if event.payload.gate_type.as_deref() == Some(BUDGET) => {
-            (Symbol::Good, Tone::Quiet, vec![text("There is money again for "), gate(event)])
+            (Symbol::Good, Tone::Quiet, vec![text("Nobody had to decide "), gate(event)])
         }
         "passed" => (Symbol::Good, Tone::Good, on_evidence(" passed on its evidence")),
         "failed" if is_decision => (Symbol::Bad, Tone::Bad, by(" rejected ")),

@@ -177,7 +177,7 @@ fn title_of_budget(gate: &Gate) -> Option<&'static str> {
     match gate.status {
         GateStatus::Pending if gate.asks_nobody() => Some("Waits for money"),
         GateStatus::Pending => Some("Raise the budget of the run?"),
-        GateStatus::Passed if gate.actor.is_none() => Some("Went on: there is money again"),
+        GateStatus::Passed if gate.actor.is_none() => Some("Went on without a decision"),
         _ => None,
     }
 }
@@ -305,7 +305,7 @@ fn decided(base: Base, detail: &GateDetail) -> Markup {
                         GateStatus::Expired => "Nobody decided in time.",
                         GateStatus::Pending => "Its time is over, so nobody can decide any more. The next sweep ends it, and the run fails.",
                         GateStatus::Cancelled => "The run ended before anybody decided.",
-                        GateStatus::Passed if gate.gate_type == BUDGET => "Nobody had to decide: the budget covers the request now.",
+                        GateStatus::Passed if gate.gate_type == BUDGET => "Nobody had to decide: the step went on when there was money, or to ask again.",
                         _ => "The evidence decided.",
                     }
                 } }
