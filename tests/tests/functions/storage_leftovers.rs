@@ -21,7 +21,7 @@ fn meta() -> ArtifactMeta {
 
 fn plan() -> serde_json::Value {
     let mut step = plans::step("s", "codegen", json!({}));
-    step["max_attempts"] = json!(2);
+    step["retry"] = json!({"max_attempts": 2, "backoff_ms": 1});
     json!({"goal": "g", "steps": [step]})
 }
 
