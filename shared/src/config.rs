@@ -46,7 +46,7 @@
 //! | `DECISION_PUBLIC_KEYS` | PEM text with further public keys of decisions that `GET /keys` lists | none |
 //! | `SEAL_KEY_FILE` | PEM file with the private key that seals ended runs, in the form of `SIGNING_KEY_FILE`; not one of the other keys | none |
 //! | `SEAL_KEY_ID` | the KMS key that seals runs instead: id, ARN or alias | none |
-//! | `SEAL_PUBLIC_KEYS` | PEM text with further public keys of seals that `GET /keys` lists | none |
+//! | `SEAL_PUBLIC_KEYS` | PEM text with further public keys of seals, which `GET /keys` lists, and by which the sweeper knows its earlier proofs | none |
 //! | `LONG_GATES` | whether plans may have gates of up to 6 hours, because a machine polls their queue | false |
 //! | `MAX_STEPS`, `MAX_EDGES`, `MAX_PLAN_BYTES` | limits of a plan | 1000, 10000, 1 MiB |
 //! | `MAX_INPUTS_BYTES`, `MAX_RESOLVED_BYTES`, `MAX_OUTPUTS_BYTES` | limits of a step: inputs as posted, inputs with their references resolved, outputs | 256 KiB, 1 MiB, 256 KiB |
