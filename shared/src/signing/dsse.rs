@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{PublicKey, Signed, Signer, low_s};
+use super::{PublicKey, Signed, Signer};
 use crate::error::Error;
 
 /// The payload type of in-toto statements.
@@ -30,9 +30,8 @@ pub fn opened(envelope: &Value, keys: &[PublicKey]) -> Option<Value> {
     let payload = STANDARD.decode(envelope["payload"].as_str()?).ok()?;
     let sig = STANDARD.decode(signature["sig"].as_str()?).ok()?;
     let key = keys.iter().find(|key| signature["keyid"] == key.keyid())?;
-    let is_signed = envelope["payloadType"] == PAYLOAD_TYPE
-        && low_s::is_low(&sig)
-        && key.verifies(&pre_authentication(PAYLOAD_TYPE, &payload), &sig);
+    let is_signed =
+        envelope["payloadType"] == PAYLOAD_TYPE && key.verifies(&pre_authentication(PAYLOAD_TYPE, &payload), &sig);
     is_signed.then(|| serde_json::from_slice(&payload).ok())?
 }
 

@@ -14,6 +14,7 @@ pub struct Opened {
     pub content: Value,
     seal: SealPredicate,
     keyid: String,
+    has_low_s: bool,
 }
 
 impl Opened {
@@ -26,13 +27,13 @@ impl Opened {
         if let Some(name) = file.keys().find(|name| *name != "schema") {
             return Err(fault(name.clone(), "a proof has no such member"));
         }
-        let (predicate, keyid) = opened(&seal, keys)?;
+        let (predicate, keyid, has_low_s) = opened(&seal, keys)?;
         matches(&content, &predicate)?;
-        Ok(Self { content, seal: predicate, keyid })
+        Ok(Self { content, seal: predicate, keyid, has_low_s })
     }
 
     pub fn describe(&self, report: &mut Report) {
-        let Self { seal, keyid, .. } = self;
+        let Self { seal, keyid, has_low_s, .. } = self;
         report.run.clone_from(&seal.run);
         report.tenant.clone_from(&seal.tenant);
         report.generation = seal.generation;
@@ -40,22 +41,26 @@ impl Opened {
         report.sealed_at.clone_from(&seal.sealed_at);
         report.check("seal", format!("a key that you trust, {keyid}"));
         report.check("sections", format!("{} are as they were sealed", SECTIONS.len()));
+        if !has_low_s {
+            report.doubt(
+                "seal_respelled",
+                "The seal's signature has the higher s: an earlier release made it, or somebody spelled it anew.",
+            );
+        }
     }
 }
 
-/// The signed predicate, and the key that signed it. The key id is not signed, so the envelope must be written in the only way
+/// The signed predicate, the key that signed it, and whether its signature has the lower s. The key id is not signed, so the envelope must be written in the only way
 /// that we write it.
-fn opened(seal: &Value, keys: &Keyring) -> Result<(SealPredicate, String), Fault> {
+fn opened(seal: &Value, keys: &Keyring) -> Result<(SealPredicate, String, bool), Fault> {
     let wrong = |message: String| fault("seal", message);
     let canonical = |value: &Value| serde_json_canonicalizer::to_vec(value).map_err(|error| wrong(error.to_string()));
     let bytes = canonical(seal)?;
     let envelope = Envelope::read(&bytes).map_err(|error| wrong(error.to_string()))?;
     let again = envelope.to_json().and_then(|json| serde_json::from_slice::<Value>(&json));
-    let is_one = matches!(envelope.keyids().as_slice(), [keyid] if !keyid.is_empty()) && envelope.has_low_s();
+    let is_one = matches!(envelope.keyids().as_slice(), [keyid] if !keyid.is_empty());
     if canonical(&again.map_err(|error| wrong(error.to_string()))?)? != bytes || !is_one {
-        return Err(wrong(
-            "the envelope is not written as seals are: one signature, low s, with its key id".to_owned(),
-        ));
+        return Err(wrong("the envelope is not written as seals are: one signature, with its key id".to_owned()));
     }
     let verified = envelope.verify(&keys.keys(KeyPurpose::Seals), 1).map_err(|error| wrong(error.to_string()))?;
     let statement = verified.statement().map_err(|error| wrong(error.to_string()))?;
@@ -63,7 +68,8 @@ fn opened(seal: &Value, keys: &Keyring) -> Result<(SealPredicate, String), Fault
         return Err(wrong(format!("the statement is no seal but {}", statement.predicate_type)));
     }
     let predicate = serde_json::from_value(statement.predicate).map_err(|error| wrong(error.to_string()))?;
-    Ok((predicate, verified.keyids.into_iter().next().unwrap_or_default()))
+    let has_low_s = envelope.has_low_s();
+    Ok((predicate, verified.keyids.into_iter().next().unwrap_or_default(), has_low_s))
 }
 
 /// Whether every section is what was sealed.
