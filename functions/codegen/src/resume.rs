@@ -16,7 +16,7 @@ const MAX_REASON: usize = 500;
 
 /// What a gate says about the request that had no money.
 pub(crate) fn pending(stopped: &RouteFailure) -> Option<PendingRequest> {
-    let Attempt { position, provider, model, .. } = stopped.asked.as_ref()?;
+    let Attempt { position, provider, model, .. } = stopped.asked.as_deref()?;
     let earlier = stopped.failures.iter().filter(|failure| failure.position < *position);
     let failed = |failure: &ModelFailure| FailedModel {
         provider: failure.provider.as_str().to_owned(),

@@ -66,7 +66,7 @@ pub(crate) struct Routed {
 pub(crate) struct RouteFailure {
     pub failures: Vec<ModelFailure>,
     /// The model that was about to be asked, unless all were.
-    pub asked: Option<Attempt>,
+    pub asked: Option<Box<Attempt>>,
     pub end: End,
 }
 
@@ -154,7 +154,7 @@ impl Router {
                 }
                 Err(Miss::End(end)) => {
                     failures.sort_by_key(|failure| failure.position);
-                    return Err(RouteFailure { failures, asked: Some(course.attempt), end });
+                    return Err(RouteFailure { failures, asked: Some(Box::new(course.attempt)), end });
                 }
                 Err(Miss::Unpriced(scope)) => ModelFailure {
                     unpriced_in: Some(scope),

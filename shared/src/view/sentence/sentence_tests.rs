@@ -415,7 +415,7 @@ fn calls_of_models_say_what_they_cost_and_why_they_were_made() {
     assert_eq!(usage(json!({ "corrects_usd_micros": 41_000 })), "gpt-6 answered unit ($0.0012, not $0.041)");
     assert_eq!(usage(json!({ "exceeds_reserved": true })), "gpt-6 answered unit ($0.0012, more than was reserved)");
     let above = json!({ "exceeds_reserved": true, "reported_usd_micros": 4_080_000_000_i64 });
-    let expected = "gpt-6 answered unit ($0.0012, all that was reserved, although $4,080.00 was reported)";
+    let expected = "gpt-6 answered unit ($0.0012, all that was reserved, although $4080.00 was reported)";
     assert_eq!(usage(above), expected);
     let short = json!({ "scope": "run", "cap_usd_micros": 1_000_000, "needs_usd_micros": 250_000 });
     let expected =

@@ -31,10 +31,12 @@ pub(super) fn starts(page: &DecisionPage<'_>) -> Markup {
             (rest(detail.later_counts, &detail.later))
         }
     };
-    let title = match is_open {
-        true if detail.gate.asks_nobody() => "What goes on when there is money",
-        true => "What an approval starts",
-        false => "What waited for this",
+    let title = if !is_open {
+        "What waited for this"
+    } else if detail.gate.asks_nobody() {
+        "What goes on when there is money"
+    } else {
+        "What an approval starts"
     };
     section("then", title, &html! {}, &body)
 }
