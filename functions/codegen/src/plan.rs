@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(names(&world.plan(&inputs(), 0)).len(), 2, "they are asked anyway");
         for (model, left_ms) in [("claude-sonnet-5-5", 12_000), ("another", 20_000)] {
             world.cool(Provider::Anthropic, "transient", left_ms);
-            world.cooldowns.last_mut().unwrap().deployment += &format!("/{model}");
+            world.cooldowns.last_mut().unwrap().deployment.extend(["/", model]);
         }
         let health = Health { keys: &world.keys, cooldowns: &world.cooldowns };
         let longest = cooldown(&health, &world.plan(&inputs(), 0).attempts[1], Duration::ZERO);

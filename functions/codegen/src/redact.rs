@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn escapes_do_not_hide_the_key() {
         let first = format!("\\u{:04X}", u32::from(b's'));
-        let all: String = KEY.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+        let all = KEY.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<Vec<_>>().concat();
         for text in [KEY.to_owned(), KEY.replace('-', "\\u002d"), format!("\\\"\\u12{first}{}", &KEY[1..]), all] {
             assert!(repeats(&format!("{{\"a\": \"{text}\"}}"), KEY), "{text}");
         }

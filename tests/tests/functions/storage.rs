@@ -311,7 +311,7 @@ async fn a_crash_between_the_storage_and_the_database_is_found_again() {
     age(&lab, 2).await;
     let ctx = lab.worker_ctx().await;
     // Marked, and then everything dies before the storage is asked.
-    assert_eq!(artifact_storage::artifact_turns(&ctx.db, 9).await.unwrap(), [lab.tenant.clone()]);
+    assert_eq!(artifact_storage::artifact_turns(&ctx.db, 9).await.unwrap(), std::slice::from_ref(&lab.tenant));
     let planned = artifact_storage::artifacts_plan(&ctx.db, &lab.tenant, 200, true).await.unwrap().expect("a turn");
     assert_eq!((planned.archived, planned.deleted), (1, 0));
     let taken = artifacts_take(&ctx.db, &lab.tenant, 10).await.unwrap();

@@ -62,13 +62,13 @@ fn opened(seal: &Value, keys: &Keyring) -> Result<(SealPredicate, String, bool),
     if canonical(&again.map_err(|error| wrong(error.to_string()))?)? != bytes || !is_one {
         return Err(wrong("the envelope is not written as seals are: one signature, with its key id".to_owned()));
     }
+    let has_low_s = envelope.has_low_s();
     let verified = envelope.verify(&keys.keys(KeyPurpose::Seals), 1).map_err(|error| wrong(error.to_string()))?;
     let statement = verified.statement().map_err(|error| wrong(error.to_string()))?;
     if statement.predicate_type != SEAL_TYPE {
         return Err(wrong(format!("the statement is no seal but {}", statement.predicate_type)));
     }
     let predicate = serde_json::from_value(statement.predicate).map_err(|error| wrong(error.to_string()))?;
-    let has_low_s = envelope.has_low_s();
     Ok((predicate, verified.keyids.into_iter().next().unwrap_or_default(), has_low_s))
 }
 
