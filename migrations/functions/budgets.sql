@@ -83,20 +83,42 @@ begin
 end
 $$;
 
--- What gates that passed within a minute have promised to steps that have not reserved it yet: to those of a run, or without p_run_id of the tenant.
-create or replace function nofx.budget_promised(p_tenant_id text, p_run_id uuid, p_now timestamptz) returns bigint
+-- Whether somebody paused a run.
+create or replace function nofx.is_paused(p_run_id uuid) returns boolean
     language sql stable
     set search_path = nofx, pg_temp
 as $$
-    select coalesce(sum(m.needs), 0)::bigint
-      from (select max((g.subject ->> 'needs_usd_micros')::bigint) as needs
-              from nofx.gate g
-              join nofx.step s on s.id = g.step_id
-             where g.tenant_id = p_tenant_id and g.gate_type = 'budget' and g.status = 'passed' and g.decided_at > p_now - interval '1 minute'
-               and (p_run_id is null or g.run_id = p_run_id)
-               and s.status in ('ready', 'running')
-               and not exists (select from nofx.llm_call c where c.step_id = s.id and c.started_at >= g.decided_at)
-             group by g.step_id) m
+    select r.paused_at is not null from nofx.run r where r.id = p_run_id
+$$;
+
+-- What gates that passed within a minute have promised to steps that can start, and have not reserved it yet: to those of a run, or without
+-- p_run_id of the tenant.
+create or replace function nofx.budget_promised(p_tenant_id text, p_run_id uuid, p_now timestamptz) returns bigint
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_passed nofx.gate[];
+begin
+    if p_run_id is null then
+        v_passed := array(
+            select g from nofx.gate g
+             where g.tenant_id = p_tenant_id and g.gate_type = 'budget' and g.status = 'passed' and g.decided_at > p_now - interval '1 minute');
+    else
+        v_passed := array(
+            select g from nofx.gate g
+             where g.run_id = p_run_id and g.gate_type = 'budget' and g.status = 'passed' and g.decided_at > p_now - interval '1 minute');
+    end if;
+    return coalesce((
+        select sum(m.needs)
+          from (select max((g.subject ->> 'needs_usd_micros')::bigint) as needs
+                  from unnest(v_passed) g
+                  join nofx.step s on s.id = any (array[g.step_id])
+                  join nofx.run r on r.id = any (array[g.run_id])
+                 where s.status in ('ready', 'running') and r.paused_at is null
+                   and not exists (select from nofx.llm_call c where c.step_id = s.id and c.started_at >= g.decided_at)
+                 group by g.step_id) m), 0);
+end
 $$;
 
 -- Lets those of the gates pass that fit into the budgets together, in the order of p_gates, and those whose steps have to ask again, if nobody else
@@ -139,6 +161,8 @@ begin
     if v_runs is null then
         return jsonb_build_object('done', 0, 'ready', '[]'::jsonb);
     end if;
+    -- Other events of these runs may be younger than the caller's time.
+    p_now := clock_timestamp();
     with passed as (
         update nofx.gate g set status = 'passed', decided_at = p_now
          where g.id = any (v_fit || v_anew) and g.run_id = any (v_runs) and g.status = 'pending'
@@ -164,7 +188,7 @@ declare
     v_gates uuid[] := array(
         select g.id from nofx.gate g
          where g.tenant_id = p_tenant_id and g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved'
-           and (g.run_id = p_run_id or g.subject ->> 'scope' <> 'run')
+           and (g.run_id = p_run_id or g.subject ->> 'scope' <> 'run') and not nofx.is_paused(g.run_id)
          order by (g.subject ->> 'scope' = 'run') desc, g.created_at, g.id limit 20);
 begin
     return case when v_gates = '{}' then '[]' else nofx.budgets_pass(v_gates, p_now) -> 'ready' end;
@@ -185,14 +209,15 @@ begin
     v_gates := array(
         select g.id from nofx.gate g
          where g.step_id in (select c.step_id from unnest(p_changes) c where c.event_type = 'budget.exhausted')
-           and g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved'
+           and g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved' and not nofx.is_paused(g.run_id)
          order by g.id);
     return array(select (w ->> 'step_id')::uuid from jsonb_array_elements(nofx.budgets_pass(v_gates, p_now) -> 'ready') w);
 end
 $$;
 
 -- Lets steps go on that a budget covers now: a new day or month, a higher cap, or money that was reserved and is free again. First those that
--- wait only for requests in flight, each in the order in which they stopped, and no more than fit together. -> {done, ready: [wake-ups]}
+-- wait only for requests in flight, each in the order in which they stopped, and no more than fit together. Steps of paused runs could not use
+-- the money. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_budgets(p_limit integer) returns jsonb
     language plpgsql
     security definer
@@ -201,15 +226,23 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
 begin
-    return nofx.budgets_pass(array(
-        select g.id from nofx.gate g
-         where g.status = 'pending' and g.gate_type = 'budget' and (g.expires_at is null or g.expires_at >= v_now)
-           and (nofx.budget_fits(g, 0, 0, v_now) or nofx.budget_asks_anew(g, v_now))
-         order by (g.subject ->> 'waits_for' is not distinct from 'reserved') desc, g.created_at, g.id limit p_limit), v_now);
+    return nofx.budgets_pass(
+        array(
+            select g.id from nofx.gate g
+             where g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved'
+               and (g.expires_at is null or g.expires_at >= v_now) and not nofx.is_paused(g.run_id)
+               and (nofx.budget_fits(g, 0, 0, v_now) or nofx.budget_asks_anew(g, v_now))
+             order by g.created_at, g.id limit p_limit)
+        || array(
+            select g.id from nofx.gate g
+             where g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' is distinct from 'reserved'
+               and (g.expires_at is null or g.expires_at >= v_now) and not nofx.is_paused(g.run_id)
+               and (nofx.budget_fits(g, 0, 0, v_now) or nofx.budget_asks_anew(g, v_now))
+             order by g.created_at, g.id limit p_limit), v_now);
 end
 $$;
 select nofx.sweep_declare('nofx.sweep_budgets(integer)');
-revoke execute on function nofx.budget_asks_anew(nofx.gate, timestamptz),
+revoke execute on function nofx.is_paused(uuid), nofx.budget_asks_anew(nofx.gate, timestamptz),
     nofx.budget_fits(nofx.gate, bigint, bigint, timestamptz), nofx.budget_raise(nofx.gate, jsonb),
     nofx.budget_promised(text, uuid, timestamptz), nofx.budgets_pass(uuid[], timestamptz), nofx.budgets_release(text, uuid, timestamptz),
     nofx.budgets_recheck(nofx.change[], timestamptz)

@@ -25,8 +25,11 @@ begin
         select r.id
           from nofx.run r
          where r.finished_at is not null and r.sealed_generation < r.generation and (r.seal_after is null or r.seal_after <= v_now)
-           -- The cost of a request in flight belongs into the seal. It is settled at the latest a minute after its time limit.
-           and not exists (select from nofx.llm_call c where c.run_id = r.id and c.state = 'open')
+           -- The cost of a request in flight belongs into the seal. The sweeper settles it at the latest a minute after its time limit, and its
+           -- worker, if the database was away, may know better for as long as an attempt of codegen lasts.
+           and not exists (select from nofx.llm_call c
+                            where c.run_id = r.id
+                              and (c.state = 'open' or c.is_estimated and c.fault_kind = 'lost' and c.ended_at > v_now - interval '5 minutes'))
          order by r.finished_at desc limit p_limit
            for no key update skip locked
     ), taken as (

@@ -87,7 +87,7 @@ begin
                               join nofx.attempt a on a.step_id = i.step_id and a.attempt = i.attempt
                                                  and a.tenant_id = i.tenant_id
                               left join nofx.step_edge e on e.parent_id = a.step_id
-                             where a.status in ('succeeded', 'failed') and a.step_id <> all (p_done))),
+                             where a.status in ('succeeded', 'failed', 'blocked') and a.step_id <> all (p_done))),
         'claimed', (
             select coalesce(jsonb_agg(distinct a.step_id), '[]')
               from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, call uuid)

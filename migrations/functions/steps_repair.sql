@@ -28,8 +28,8 @@ begin
               join nofx.step s on s.run_id = g.run_id
                    and case g.error ->> 'code'
                        when 'gate_failed' then s.repair -> 'gates' ? g.name
-                       when 'changes_refused' then g.tool = 'workspace:write' and s.repair is not null
-                                                   and position('steps.' || s.name || '.' in g.inputs ->> 'from') > 0
+                       when 'changes_refused' then g.tool = 'workspace:write' and s.repair is not null and s.name = any (g.refs)
+                                                   and nofx.refers_to(g.inputs ->> 'from', s.name)
                        else false end
              where g.id = any (p_failed) and g.status = 'failed'
                and s.status = 'succeeded' and s.repairs + 1 < (s.repair ->> 'max_attempts')::integer
@@ -88,6 +88,14 @@ begin
 end
 $$;
 
+-- Whether a text refers to a step: as steps.NAME. or steps["NAME"].
+create or replace function nofx.refers_to(p_text text, p_step text) returns boolean
+    language sql immutable
+as $$
+    select strpos(p_text, 'steps.' || p_step || '.') > 0 or strpos(p_text, 'steps.' || p_step || '[') > 0
+        or strpos(p_text, 'steps[' || to_json(p_step)::text || ']') > 0
+$$;
+
 -- What a worker needs to read an artifact.
 create or replace function nofx.artifact_ref(p nofx.artifact) returns jsonb
     language sql immutable
@@ -135,5 +143,5 @@ begin
         || nofx.steps_restart(p_run, p_steps, p_paused_at, p_now);
 end
 $$;
-revoke execute on function nofx.steps_repair(uuid[], timestamptz), nofx.artifact_ref(nofx.artifact),
+revoke execute on function nofx.steps_repair(uuid[], timestamptz), nofx.artifact_ref(nofx.artifact), nofx.refers_to(text, text),
     nofx.steps_reopen(uuid, integer, uuid[], timestamptz, timestamptz) from public;

@@ -48,8 +48,10 @@ pub(crate) struct Patience {
     pub whole: Duration,
     /// For the beginning of a streamed answer: its headers, and then its first event.
     pub first: Duration,
-    /// For each event after that. Comments, which servers send to keep a connection open, do not count.
+    /// For each event after that.
     pub idle: Duration,
+    /// Whether a comment, which servers send to keep a connection open, ends a pause as an event does.
+    pub hears_comments: bool,
     /// Between two reports of what a streamed answer has so far.
     pub report: Duration,
 }
@@ -131,7 +133,7 @@ async fn read_stream(
     mut response: reqwest::Response,
     headers: &HeaderMap,
     api: Api,
-    Patience { first, idle, report, .. }: Patience,
+    Patience { first, idle, hears_comments, report, .. }: Patience,
     progress: &Progress<'_>,
 ) -> Result<Value, Fault> {
     let mut body = Body::new(headers, MAX_STREAM_BYTES)?;
@@ -143,6 +145,9 @@ async fn read_stream(
         let chunk = timeout_at(heard + wait, response.chunk()).await.map_err(|_| Fault::stalled(wait))?;
         let Some(chunk) = chunk.map_err(|error| Fault::of_transport(&error))? else { break };
         body.push(&chunk)?;
+        if hears_comments {
+            heard = Instant::now();
+        }
         events.push(&body.take()?, |data| {
             (heard, wait) = (Instant::now(), idle);
             match data {

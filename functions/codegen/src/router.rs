@@ -250,11 +250,12 @@ impl Router {
         }
     }
 
-    /// A provider that hangs is seen early if another one can be asked instead. The last one may take its time to begin.
+    /// A provider that hangs is seen early if another one can be asked instead. The last one may take its time to begin, and to think
+    /// while it keeps the connection open.
     fn patience(&self, others_remain: bool, limit: Duration) -> Patience {
         let idle = if self.config.stream { self.config.idle_timeout.min(limit) } else { limit };
         let first = if others_remain { idle } else { limit };
-        Patience { whole: limit, first, idle, report: self.config.progress_period }
+        Patience { whole: limit, first, idle, hears_comments: !others_remain, report: self.config.progress_period }
     }
 
     fn state(&self, course: &Course, task: &Task<'_>, has_new_key: bool) -> State {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use tracing::info;
 
 use crate::context::Ctx;
@@ -10,8 +11,9 @@ use crate::db::leftover::{self, Leftover};
 use crate::error::Error;
 use crate::telemetry;
 
-/// Attempts that are taken at once.
-const TAKEN: i32 = 50;
+/// Attempts that are taken at once, and how many of their objects are deleted concurrently.
+const TAKEN: i32 = 5;
+const CONCURRENT: usize = 8;
 /// After this time no further attempts are taken. The next invocation does the rest.
 const TIME: Duration = Duration::from_secs(5);
 
@@ -43,11 +45,9 @@ pub async fn clear_leftovers(ctx: &Ctx) -> Result<u64, Error> {
 async fn clear(ctx: &Ctx, attempt: &Leftover) -> Result<u64, Error> {
     let Leftover { tenant_id, run_id, step_id, .. } = attempt;
     let objects = ctx.storage.attempt_objects((tenant_id, *run_id, *step_id), attempt.attempt).await?;
-    let mut deleted = 0;
-    for uri in objects.iter().filter(|uri| !attempt.named.contains(*uri)) {
-        ctx.storage.delete(uri).await?;
-        deleted += 1;
-    }
+    let unnamed: Vec<_> = objects.iter().filter(|uri| !attempt.named.contains(*uri)).collect();
+    let deletions = stream::iter(&unnamed).map(|uri| ctx.storage.delete(uri)).buffer_unordered(CONCURRENT);
+    deletions.try_collect::<()>().await?;
     leftover::leftover_forget(&ctx.db, attempt).await?;
-    Ok(deleted)
+    Ok(unnamed.len() as u64)
 }

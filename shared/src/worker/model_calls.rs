@@ -91,6 +91,8 @@ impl ModelCalls {
             Ownership::of(db, claimed),
             move |call| {
                 let (db, key) = (start_db.clone(), start_key.clone());
+                // A permit that comes later would be of a request that is settled already.
+                let deadline = deadline.min(Instant::now() + Duration::from_millis(call.limit_ms));
                 async move { with_retries(deadline, || model_call::start(&db, &key, &call)).await }.boxed()
             },
             move |end| {

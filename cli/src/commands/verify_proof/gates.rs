@@ -61,7 +61,7 @@ pub fn check<'a>(content: &'a Value, index: &Index<'a>, options: &Options, repor
         }
     }
     people::check(content, options, report);
-    attested(content, index, report);
+    attested(&sources, report);
     let passed = judged.iter().filter(|one| one.result.result != TestVerdict::Failed).count();
     report.check("gates", format!("{passed} passed by evidence, {decided} by decisions of people"));
     results(&judged, report);
@@ -106,7 +106,10 @@ fn by_evidence<'a>(gate: &'a Value, sources: &Sources<'a, '_>) -> Result<Option<
     }
     let taken = index.parents(text(&evidence["id"]));
     let judged_files = statement.subject.iter().any(|subject| subject.name == "workspace");
-    if judged_files && !taken.iter().any(|artifact| statement.names_archive(text(&artifact["hash"]))) {
+    // Without a workspace the gate judged a folder that the configuration names: no artifact.
+    let named = planned(content, &gate["step_id"]).is_some_and(|step| !step["inputs"]["workspace"].is_null());
+    let is_artifact = !taken.is_empty() || named || !content["run"]["workspace"].is_null();
+    if judged_files && is_artifact && !taken.iter().any(|artifact| statement.names_archive(text(&artifact["hash"]))) {
         return Err("its attestation is about another tree than the one that the step took".to_owned());
     }
     if gate["subject"]["tree"].is_object()
@@ -146,21 +149,34 @@ fn agrees(evidence: &Evidence, statement: &Statement, result: &TestResult, of: &
     Ok(())
 }
 
-/// Every attempt that left an attestation ended with its gate, or asked people about the checks.
-fn attested(content: &Value, index: &Index<'_>, report: &mut Report) {
+/// Every attempt that left an attestation ended with its gate, or asked people about the checks, or has no verdict.
+fn attested(sources: &Sources<'_, '_>, report: &mut Report) {
+    let Sources { content, index, .. } = sources;
     let of = |artifact: &Value| (artifact["step"].clone(), artifact["attempt"].clone());
     let gates = items(content, "gates").iter().filter(|gate| text(&gate["gate_type"]).starts_with(ON_EVIDENCE));
     let with_gates: Vec<_> = gates.filter_map(|gate| index.artifact(text(&gate["evidence_id"]))).map(of).collect();
     for (at, artifact) in items(content, "artifacts").iter().enumerate() {
-        let number = artifact["attempt"].as_u64().unwrap_or_default();
-        let has_ended = matches!(attempt_status(content, text(&artifact["step"]), number), "succeeded" | "failed");
+        let (step, number) = (text(&artifact["step"]), artifact["attempt"].as_u64().unwrap_or_default());
+        let has_ended = matches!(attempt_status(content, step, number), "succeeded" | "failed");
         let is_attestation = artifact["is_own"] == true && artifact["type"] == "gate_attestation";
-        if is_attestation && has_ended && !with_gates.contains(&of(artifact)) {
+        let is_alone = is_attestation && has_ended && !with_gates.contains(&of(artifact));
+        if is_alone && !has_no_verdict(sources, step, number) {
             report
                 .faults
                 .push(fault(format!("content.artifacts[{at}]"), "it is an attestation, and its gate is missing"));
         }
     }
+}
+
+/// Whether a failed attempt says for the same reason as its evidence that it has no verdict: its runner was lost, for example.
+fn has_no_verdict(sources: &Sources<'_, '_>, step: &str, number: u64) -> bool {
+    let Sources { content, index, documents, .. } = sources;
+    let attempt = items(content, "attempts").iter().find(|one| one["step"] == step && one["attempt"] == number);
+    let code = attempt.map_or("", |attempt| text(&attempt["error"]));
+    let evidence = index.made(step, number).iter().find(|artifact| artifact["type"] == "gate_evidence");
+    let document = evidence.and_then(|evidence| documents.get(text(&evidence["id"])));
+    let reason = document.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    !matches!(code, "" | "gate_failed") && reason.is_none_or(|evidence| evidence["reason"]["code"] == code)
 }
 
 /// The result of each gate. By the rule of `nofx verify GATE`, one that is WARNED has not passed.

@@ -132,7 +132,7 @@ fn gates(content: &Value, report: &mut Report) {
             report.faults.push(fault(format!("content.gates[{at}].status"), format!("events say {said}")));
         } else if said.kind != text(&gate["gate_type"]) {
             report.faults.push(fault(format!("content.gates[{at}].gate_type"), format!("events say {}", said.kind)));
-        } else if said.is_voided == gate["voided_at"].is_null() {
+        } else if matches!(said.status, "passed" | "waived") && said.is_voided == gate["voided_at"].is_null() {
             let message = "events say something else about whether its decision still counts";
             report.faults.push(fault(format!("content.gates[{at}].voided_at"), message));
         }
@@ -161,5 +161,31 @@ fn counts(content: &Value, report: &mut Report) {
     if let Some(((step, end), _)) = found.into_iter().find(|(_, difference)| *difference != 0) {
         let message = format!("another number of gates of the step {step:?} is {end} than events say");
         report.faults.push(fault("content.gates", message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn faults(gate: &Value, events: &[&str]) -> Vec<String> {
+        let event = |kind: &&str| json!({ "type": kind, "payload": { "gate_id": "g", "gate_type": "review" } });
+        let content = json!({ "gates": [gate], "events": events.iter().map(event).collect::<Vec<_>>() });
+        let mut report = Report::default();
+        gates(&content, &mut report);
+        report.faults.into_iter().map(|fault| fault.message).collect()
+    }
+
+    #[test]
+    fn only_a_decision_can_stop_counting() {
+        let gate = |status: &str, voided_at: Value| json!({ "id": "g", "gate_type": "review", "status": status, "voided_at": voided_at });
+        // A repair cancels a gate that nobody has decided, and asks it again.
+        assert_eq!(faults(&gate("cancelled", json!("now")), &["gate.created", "gate.cancelled"]), [""; 0]);
+        let voided = ["gate.created", "gate.passed", "gate.voided"];
+        assert_eq!(faults(&gate("passed", json!("now")), &voided), [""; 0]);
+        assert_eq!(faults(&gate("passed", Value::Null), &voided).len(), 1);
+        assert_eq!(faults(&gate("passed", json!("now")), &voided[..2]).len(), 1);
     }
 }

@@ -255,7 +255,8 @@ impl Machine {
 
     /// The first answer may have been lost, so a repeated one contains its wake-ups again.
     fn owed_by(&self, end: &Finish) -> Vec<usize> {
-        if !matches!(self.attempt(end), Some(AttemptStatus::Succeeded | AttemptStatus::Failed)) || self.paused {
+        use AttemptStatus::{Blocked, Failed, Succeeded};
+        if !matches!(self.attempt(end), Some(Succeeded | Failed | Blocked)) || self.paused {
             return Vec::new();
         }
         let is_concerned = |at: &usize| *at == end.step || self.steps[*at].parents.contains(&end.step);
