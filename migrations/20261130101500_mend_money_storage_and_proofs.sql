@@ -1,5 +1,20 @@
 -- What people found who attacked model calls, storage and proofs: waits for money, cooldowns of one model, deletions that others held, seals.
 
+-- Runs that were created between 20261130090300 and this file, by a function that did not record what they use.
+set local lock_timeout = '500ms';
+lock table nofx.run in exclusive mode;
+insert into nofx.run_artifact (artifact_id, run_id, tenant_id)
+select distinct a.id, r.id, r.tenant_id
+  from nofx.run r
+ cross join lateral (
+        select w.value ->> 'id' as id from jsonb_each(coalesce(r.workspace, '{}')) w
+        union all
+        select v #>> '{}' from jsonb_path_query(r.plan, 'strict $.steps.** ? (@.type() == "string")', '{}', true) v) named
+  join nofx.artifact a
+    on a.id = case when named.id ~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then named.id::uuid end and a.tenant_id = r.tenant_id
+ where r.status <> 'succeeded'
+    on conflict do nothing;
+
 -- Copies of the files in functions/. Change those files, not this one.
 
 -- functions/artifact_requests.sql sha256=21097c4c5ebc407b06ac1e0e5ab44ccc42661d2a300e37eadaa8ad3b1e10999a
@@ -563,7 +578,7 @@ revoke execute on function nofx.attempt_leftover_add() from public;
 select nofx.sweep_declare('nofx.leftovers_take(integer)');
 select nofx.transition_declare('nofx.leftover_forget(jsonb)', 'nofx_worker');
 
--- functions/budgets.sql sha256=8b90849df33e0136854621f5f460fd1cffb6fb60c7cd232f4d6e4bf3bd23cff0
+-- functions/budgets.sql sha256=5fbd3c085aca9bf8a92e4fd61bbb703093b2063a80b5f025585178ea60a61ef2
 -- Gates `budget`: a step waits for money. Their subject says what helps, in `waits_for`. `approval`: people raise the budget of the run. `policy`: the
 -- policy raises that of the tenant, or the next day or month begins. `reserved`: only what requests in flight have reserved is in the way, so nobody is
 -- asked, and the step goes on when they end.
@@ -649,20 +664,42 @@ begin
 end
 $$;
 
--- What gates that passed within a minute have promised to steps that have not reserved it yet: to those of a run, or without p_run_id of the tenant.
-create or replace function nofx.budget_promised(p_tenant_id text, p_run_id uuid, p_now timestamptz) returns bigint
+-- Whether somebody paused a run.
+create or replace function nofx.is_paused(p_run_id uuid) returns boolean
     language sql stable
     set search_path = nofx, pg_temp
 as $$
-    select coalesce(sum(m.needs), 0)::bigint
-      from (select max((g.subject ->> 'needs_usd_micros')::bigint) as needs
-              from nofx.gate g
-              join nofx.step s on s.id = g.step_id
-             where g.tenant_id = p_tenant_id and g.gate_type = 'budget' and g.status = 'passed' and g.decided_at > p_now - interval '1 minute'
-               and (p_run_id is null or g.run_id = p_run_id)
-               and s.status in ('ready', 'running')
-               and not exists (select from nofx.llm_call c where c.step_id = s.id and c.started_at >= g.decided_at)
-             group by g.step_id) m
+    select r.paused_at is not null from nofx.run r where r.id = p_run_id
+$$;
+
+-- What gates that passed within a minute have promised to steps that can start, and have not reserved it yet: to those of a run, or without
+-- p_run_id of the tenant.
+create or replace function nofx.budget_promised(p_tenant_id text, p_run_id uuid, p_now timestamptz) returns bigint
+    language plpgsql stable
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_passed nofx.gate[];
+begin
+    if p_run_id is null then
+        v_passed := array(
+            select g from nofx.gate g
+             where g.tenant_id = p_tenant_id and g.gate_type = 'budget' and g.status = 'passed' and g.decided_at > p_now - interval '1 minute');
+    else
+        v_passed := array(
+            select g from nofx.gate g
+             where g.run_id = p_run_id and g.gate_type = 'budget' and g.status = 'passed' and g.decided_at > p_now - interval '1 minute');
+    end if;
+    return coalesce((
+        select sum(m.needs)
+          from (select max((g.subject ->> 'needs_usd_micros')::bigint) as needs
+                  from unnest(v_passed) g
+                  join nofx.step s on s.id = any (array[g.step_id])
+                  join nofx.run r on r.id = any (array[g.run_id])
+                 where s.status in ('ready', 'running') and r.paused_at is null
+                   and not exists (select from nofx.llm_call c where c.step_id = s.id and c.started_at >= g.decided_at)
+                 group by g.step_id) m), 0);
+end
 $$;
 
 -- Lets those of the gates pass that fit into the budgets together, in the order of p_gates, and those whose steps have to ask again, if nobody else
@@ -705,6 +742,8 @@ begin
     if v_runs is null then
         return jsonb_build_object('done', 0, 'ready', '[]'::jsonb);
     end if;
+    -- Other events of these runs may be younger than the caller's time.
+    p_now := clock_timestamp();
     with passed as (
         update nofx.gate g set status = 'passed', decided_at = p_now
          where g.id = any (v_fit || v_anew) and g.run_id = any (v_runs) and g.status = 'pending'
@@ -730,7 +769,7 @@ declare
     v_gates uuid[] := array(
         select g.id from nofx.gate g
          where g.tenant_id = p_tenant_id and g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved'
-           and (g.run_id = p_run_id or g.subject ->> 'scope' <> 'run')
+           and (g.run_id = p_run_id or g.subject ->> 'scope' <> 'run') and not nofx.is_paused(g.run_id)
          order by (g.subject ->> 'scope' = 'run') desc, g.created_at, g.id limit 20);
 begin
     return case when v_gates = '{}' then '[]' else nofx.budgets_pass(v_gates, p_now) -> 'ready' end;
@@ -751,14 +790,15 @@ begin
     v_gates := array(
         select g.id from nofx.gate g
          where g.step_id in (select c.step_id from unnest(p_changes) c where c.event_type = 'budget.exhausted')
-           and g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved'
+           and g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved' and not nofx.is_paused(g.run_id)
          order by g.id);
     return array(select (w ->> 'step_id')::uuid from jsonb_array_elements(nofx.budgets_pass(v_gates, p_now) -> 'ready') w);
 end
 $$;
 
 -- Lets steps go on that a budget covers now: a new day or month, a higher cap, or money that was reserved and is free again. First those that
--- wait only for requests in flight, each in the order in which they stopped, and no more than fit together. -> {done, ready: [wake-ups]}
+-- wait only for requests in flight, each in the order in which they stopped, and no more than fit together. Steps of paused runs could not use
+-- the money. -> {done, ready: [wake-ups]}
 create or replace function nofx.sweep_budgets(p_limit integer) returns jsonb
     language plpgsql
     security definer
@@ -767,15 +807,23 @@ as $$
 declare
     v_now timestamptz := clock_timestamp();
 begin
-    return nofx.budgets_pass(array(
-        select g.id from nofx.gate g
-         where g.status = 'pending' and g.gate_type = 'budget' and (g.expires_at is null or g.expires_at >= v_now)
-           and (nofx.budget_fits(g, 0, 0, v_now) or nofx.budget_asks_anew(g, v_now))
-         order by (g.subject ->> 'waits_for' is not distinct from 'reserved') desc, g.created_at, g.id limit p_limit), v_now);
+    return nofx.budgets_pass(
+        array(
+            select g.id from nofx.gate g
+             where g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' = 'reserved'
+               and (g.expires_at is null or g.expires_at >= v_now) and not nofx.is_paused(g.run_id)
+               and (nofx.budget_fits(g, 0, 0, v_now) or nofx.budget_asks_anew(g, v_now))
+             order by g.created_at, g.id limit p_limit)
+        || array(
+            select g.id from nofx.gate g
+             where g.status = 'pending' and g.gate_type = 'budget' and g.subject ->> 'waits_for' is distinct from 'reserved'
+               and (g.expires_at is null or g.expires_at >= v_now) and not nofx.is_paused(g.run_id)
+               and (nofx.budget_fits(g, 0, 0, v_now) or nofx.budget_asks_anew(g, v_now))
+             order by g.created_at, g.id limit p_limit), v_now);
 end
 $$;
 select nofx.sweep_declare('nofx.sweep_budgets(integer)');
-revoke execute on function nofx.budget_asks_anew(nofx.gate, timestamptz),
+revoke execute on function nofx.is_paused(uuid), nofx.budget_asks_anew(nofx.gate, timestamptz),
     nofx.budget_fits(nofx.gate, bigint, bigint, timestamptz), nofx.budget_raise(nofx.gate, jsonb),
     nofx.budget_promised(text, uuid, timestamptz), nofx.budgets_pass(uuid[], timestamptz), nofx.budgets_release(text, uuid, timestamptz),
     nofx.budgets_recheck(nofx.change[], timestamptz)
@@ -1599,7 +1647,7 @@ end
 $$;
 select nofx.transition_declare('nofx.run_retry(jsonb)', 'nofx_api');
 
--- functions/seals.sql sha256=55693bb183220702ac13d510e525a8cd9a88b7b769907b1d80ab0b439a61cb88
+-- functions/seals.sql sha256=e55e76eb1dabafb0eecba5062ab61245755db4ccbba3cb5f8f48cbaff5985446
 -- Seals of runs that have ended. A seal is a signed file in storage, and a row that names it: one for each generation of a run. The sweeper reads
 -- what a run left, signs it, stores the file, and records the row. Several sweepers may do so concurrently, and a crash in between loses nothing.
 
@@ -1627,8 +1675,11 @@ begin
         select r.id
           from nofx.run r
          where r.finished_at is not null and r.sealed_generation < r.generation and (r.seal_after is null or r.seal_after <= v_now)
-           -- The cost of a request in flight belongs into the seal. It is settled at the latest a minute after its time limit.
-           and not exists (select from nofx.llm_call c where c.run_id = r.id and c.state = 'open')
+           -- The cost of a request in flight belongs into the seal. The sweeper settles it at the latest a minute after its time limit, and its
+           -- worker, if the database was away, may know better for as long as an attempt of codegen lasts.
+           and not exists (select from nofx.llm_call c
+                            where c.run_id = r.id
+                              and (c.state = 'open' or c.is_estimated and c.fault_kind = 'lost' and c.ended_at > v_now - interval '5 minutes'))
          order by r.finished_at desc limit p_limit
            for no key update skip locked
     ), taken as (
@@ -1938,7 +1989,7 @@ end
 $$;
 revoke execute on function nofx.step_facts_insert(jsonb, uuid[], timestamptz) from public;
 
--- functions/steps_finish.sql sha256=4673c80548e5aa2ab2d131656869c71ec5b49c9d12ba5f1bfea41e55ea3cc22d
+-- functions/steps_finish.sql sha256=7d922a29309b82d9aa865bdb83537586819f7862344ae8b464f98ab1f7933071
 -- The end of attempts: record them, release what depended on them, continue with what can start at once, and answer a repeated call.
 
 -- Records ends under their fence (`running` and the attempt's number) and closes the attempts. The caller holds the runs' locks. Returns the
@@ -2028,7 +2079,7 @@ begin
                               join nofx.attempt a on a.step_id = i.step_id and a.attempt = i.attempt
                                                  and a.tenant_id = i.tenant_id
                               left join nofx.step_edge e on e.parent_id = a.step_id
-                             where a.status in ('succeeded', 'failed') and a.step_id <> all (p_done))),
+                             where a.status in ('succeeded', 'failed', 'blocked') and a.step_id <> all (p_done))),
         'claimed', (
             select coalesce(jsonb_agg(distinct a.step_id), '[]')
               from jsonb_to_recordset(p_items) as i(tenant_id text, step_id uuid, call uuid)
@@ -2111,3 +2162,152 @@ end
 $$;
 select nofx.transition_declare('nofx.steps_finish(jsonb, jsonb)', 'nofx_worker');
 revoke execute on function nofx.steps_record(jsonb, timestamptz), nofx.steps_repeat(jsonb, uuid[], uuid) from public;
+
+-- functions/steps_repair.sql sha256=007c58d2593e64fa32f714a0b575e2c45af2340beeaf03a050bef077a75c41af
+-- Repair loops. A gate failed that a step repairs, or what the step made does not fit the workspace that another one writes: the step and
+-- everything after it run again, and the step gets what was found.
+
+-- Starts the loops of p_failed, steps that have just failed. A loop starts only if its step has an attempt left, and if nothing failed in the
+-- run but p_failed, each within a loop that starts. If one loop is within another, only the outer one starts. Its step becomes ready;
+-- everything after it waits again, what runs is fenced, and what people decided about it is asked again.
+-- The caller holds the runs' locks, and settles the changes together with those of the failures.
+-- -> the runs that go on, the steps that start again, and the changes
+create or replace function nofx.steps_repair(
+    p_failed uuid[], p_now timestamptz, out runs uuid[], out steps uuid[], out changes nofx.change[]
+)
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_loop record;
+    v_run record;
+begin
+    runs := '{}';
+    steps := '{}';
+    changes := '{}';
+    for v_loop in
+        with recursive able as materialized (
+            select distinct on (s.id) s.id, s.run_id, s.attempt, s.repair, s.repairs,
+                   g.id as gate_id, g.name as gate, g.attempt as gate_attempt, g.error
+              from nofx.step g
+              join nofx.run r on r.id = any (array[g.run_id])
+              join nofx.step s on s.run_id = g.run_id
+                   and case g.error ->> 'code'
+                       when 'gate_failed' then s.repair -> 'gates' ? g.name
+                       when 'changes_refused' then g.tool = 'workspace:write' and s.repair is not null and s.name = any (g.refs)
+                                                   and nofx.refers_to(g.inputs ->> 'from', s.name)
+                       else false end
+             where g.id = any (p_failed) and g.status = 'failed'
+               and s.status = 'succeeded' and s.repairs + 1 < (s.repair ->> 'max_attempts')::integer
+               and r.failure is null and r.cancelled_at is null
+             order by s.id, g.ordinal
+        ), after as (
+            select l.id as root, l.id as id from able l
+            union
+            select a.root, e.child_id from after a join nofx.step_edge e on e.parent_id = a.id
+        )
+        select l.*, array(select a.id from after a where a.root = l.id) as again
+          from able l
+         where not exists (select from after a where a.id = l.id and a.root <> l.id)
+           and not exists (
+               select from nofx.step f
+                where f.run_id = l.run_id and f.status in ('failed', 'skipped')
+                  and (f.id <> all (p_failed) or f.id not in (select a.id from after a)))
+         order by l.run_id, l.id
+    loop
+        changes := changes || nofx.fact(v_loop.run_id, v_loop.id, 'step.repairing', jsonb_strip_nulls(jsonb_build_object(
+                       'gate', v_loop.gate, 'gate_attempt', v_loop.gate_attempt, 'round', v_loop.repairs + 2,
+                       'max_attempts', v_loop.repair -> 'max_attempts', 'error', v_loop.error,
+                       'evidence_id', (select a.id from nofx.artifact a
+                                        where a.step_id = v_loop.gate_id and a.attempt = v_loop.gate_attempt and a.type = 'gate_evidence'
+                                        order by a.id limit 1))));
+        update nofx.step s
+           set repairs = s.repairs + 1,
+               repair_task = jsonb_build_object(
+                   'round', v_loop.repairs + 2, 'max_attempts', v_loop.repair -> 'max_attempts', 'gate', v_loop.gate,
+                   'code', v_loop.error ->> 'code', 'message', v_loop.error ->> 'message',
+                   'evidence', (select nofx.artifact_ref(a) from nofx.artifact a
+                                 where a.step_id = v_loop.gate_id and a.attempt = v_loop.gate_attempt and a.type = 'gate_evidence'
+                                 order by a.id limit 1),
+                   'previous', (select coalesce(jsonb_agg(nofx.artifact_ref(a) order by a.id), '[]')
+                                  from (select * from nofx.artifact a
+                                         where a.step_id = v_loop.id and a.attempt = v_loop.attempt and a.type <> 'prompt'
+                                         order by a.id limit 20) a))
+         where s.id = v_loop.id;
+        -- What loops within this one had to repair was made from the earlier answer.
+        update nofx.step s set repair_task = null
+         where s.id = any (v_loop.again) and s.id <> v_loop.id and s.repair_task is not null;
+        runs := runs || v_loop.run_id;
+        steps := steps || v_loop.again;
+    end loop;
+    -- Loops of one run can have steps in common.
+    for v_run in
+        select r.id, r.generation, r.paused_at, array_agg(s.id) as again
+          from nofx.step s
+          join nofx.run r on r.id = any (array[s.run_id])
+         where s.id = any (steps)
+         group by r.id
+         order by r.id
+    loop
+        changes := changes || nofx.steps_reopen(v_run.id, v_run.generation, v_run.again, v_run.paused_at, p_now);
+    end loop;
+end
+$$;
+
+-- Whether a text refers to a step: as steps.NAME. or steps["NAME"].
+create or replace function nofx.refers_to(p_text text, p_step text) returns boolean
+    language sql immutable
+as $$
+    select strpos(p_text, 'steps.' || p_step || '.') > 0 or strpos(p_text, 'steps.' || p_step || '[') > 0
+        or strpos(p_text, 'steps[' || to_json(p_step)::text || ']') > 0
+$$;
+
+-- What a worker needs to read an artifact.
+create or replace function nofx.artifact_ref(p nofx.artifact) returns jsonb
+    language sql immutable
+as $$
+    select jsonb_build_object('id', p.id, 'uri', p.uri, 'hash', p.hash, 'size_bytes', p.size_bytes, 'media_type', p.media_type)
+$$;
+
+-- Starts p_steps again, which are steps that repair and everything after them. Attempts that run are fenced. Pending gates of the steps are
+-- cancelled; gates of clients are asked again, because what they were about changes.
+create or replace function nofx.steps_reopen(p_run uuid, p_generation integer, p_steps uuid[], p_paused_at timestamptz, p_now timestamptz)
+    returns nofx.change[]
+    language plpgsql
+    set search_path = nofx, pg_temp
+as $$
+declare
+    v_gates nofx.change[];
+    v_clients uuid[];
+begin
+    with ended as (
+        update nofx.gate g
+           set status = case when g.status = 'pending' then 'cancelled' else g.status end,
+               decided_at = case when g.status = 'pending' then p_now else g.decided_at end,
+               voided_at = case when g.on_pass = 'release' then p_now end
+         where g.run_id = p_run and g.step_id = any (p_steps)
+           and (g.status = 'pending' or g.on_pass = 'release' and g.status in ('passed', 'waived') and g.voided_at is null)
+        returning g.id, g.step_id, g.gate_type, g.status, g.on_pass, g.bound_digest
+    )
+    select array_agg(case when e.status = 'cancelled'
+                          then nofx.gate_change(p_run, e.step_id, 'gate.cancelled',
+                                                jsonb_build_object('gate_id', e.id, 'gate_type', e.gate_type), -1)
+                          else nofx.fact(p_run, e.step_id, 'gate.voided', jsonb_strip_nulls(jsonb_build_object(
+                                   'gate_id', e.id, 'gate_type', e.gate_type, 'changed', '["upstream"]'::jsonb, 'digest', e.bound_digest)))
+                     end order by e.id),
+           array_agg(e.id) filter (where e.on_pass = 'release')
+      into v_gates, v_clients
+      from ended e;
+
+    update nofx.attempt a
+       set status = 'cancelled', finished_at = p_now
+      from nofx.step s
+     where s.id = any (p_steps) and s.status = 'running' and a.step_id = any (array[s.id]) and a.attempt = s.attempt;
+
+    return v_gates
+        || nofx.gates_ask_again(p_run, v_clients, p_generation, p_now)
+        || nofx.steps_restart(p_run, p_steps, p_paused_at, p_now);
+end
+$$;
+revoke execute on function nofx.steps_repair(uuid[], timestamptz), nofx.artifact_ref(nofx.artifact), nofx.refers_to(text, text),
+    nofx.steps_reopen(uuid, integer, uuid[], timestamptz, timestamptz) from public;
