@@ -239,13 +239,9 @@ impl Fault {
 /// The status that a provider sends with this error if it happens before the answer begins.
 fn status_of_error(id: &str) -> Option<u16> {
     Some(match id {
-        "invalid_request_error" | "invalid_prompt" | "INVALID_ARGUMENT" => 400,
+        "invalid_request_error" | "invalid_prompt" | "INVALID_ARGUMENT"
         // The provider's rules do not allow the request.
-        "bio_policy"
-        | "content_filter"
-        | "content_policy_violation"
-        | "cyber_policy"
-        | "image_content_policy_violation"
+        | "bio_policy" | "content_filter" | "content_policy_violation" | "cyber_policy" | "image_content_policy_violation"
         | "policy_violation" => 400,
         "authentication_error" | "invalid_api_key" => 401,
         "billing_error" => 402,
