@@ -1647,7 +1647,7 @@ end
 $$;
 select nofx.transition_declare('nofx.run_retry(jsonb)', 'nofx_api');
 
--- functions/seals.sql sha256=e55e76eb1dabafb0eecba5062ab61245755db4ccbba3cb5f8f48cbaff5985446
+-- functions/seals.sql sha256=84f4a7f4d037f1c49dc5ddde7df79cec96c6bab8e5f63e29b782420e953a34af
 -- Seals of runs that have ended. A seal is a signed file in storage, and a row that names it: one for each generation of a run. The sweeper reads
 -- what a run left, signs it, stores the file, and records the row. Several sweepers may do so concurrently, and a crash in between loses nothing.
 
@@ -1883,7 +1883,7 @@ begin
     values (v_run.id, v_run.generation, v_run.tenant_id, p ->> 'digest', p ->> 'keyid', p ->> 'uri', (p ->> 'size_bytes')::bigint,
             (p ->> 'events')::bigint, clock_timestamp());
     update nofx.run r set sealed_generation = r.generation, seal_after = null, seal_tries = 0 where r.id = v_run.id;
-    perform nofx.audit_append(v_run.tenant_id, 'run.sealed', v_run.id::text, null, null, jsonb_build_object(
+    perform nofx.audit_append(v_run.tenant_id, 'runs.sealed', v_run.id::text, null, null, jsonb_build_object(
         'generation', v_run.generation, 'digest', p ->> 'digest', 'keyid', p ->> 'keyid', 'events', (p ->> 'events')::bigint));
     return jsonb_build_object('result', 'recorded');
 end

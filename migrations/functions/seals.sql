@@ -233,7 +233,7 @@ begin
     values (v_run.id, v_run.generation, v_run.tenant_id, p ->> 'digest', p ->> 'keyid', p ->> 'uri', (p ->> 'size_bytes')::bigint,
             (p ->> 'events')::bigint, clock_timestamp());
     update nofx.run r set sealed_generation = r.generation, seal_after = null, seal_tries = 0 where r.id = v_run.id;
-    perform nofx.audit_append(v_run.tenant_id, 'run.sealed', v_run.id::text, null, null, jsonb_build_object(
+    perform nofx.audit_append(v_run.tenant_id, 'runs.sealed', v_run.id::text, null, null, jsonb_build_object(
         'generation', v_run.generation, 'digest', p ->> 'digest', 'keyid', p ->> 'keyid', 'events', (p ->> 'events')::bigint));
     return jsonb_build_object('result', 'recorded');
 end

@@ -255,7 +255,7 @@ async fn a_generation_keeps_its_first_proof_whoever_deletes_its_row() {
     assert_holds(&check(&first, &options(keyring(&[&key], None))));
     // Both seals are in the audit, with one digest.
     let sql = "select count(*), count(distinct a.body::jsonb -> 'detail' ->> 'digest') from nofx.audit a
-                where a.action = 'run.sealed' and a.subject = $1";
+                where a.action = 'runs.sealed' and a.subject = $1";
     let row = lab.admin.query_one(sql, &[&run.to_string()]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 1));
 

@@ -241,5 +241,9 @@ async fn a_run_is_sealed_only_when_its_last_request_is_settled() {
     assert_eq!(taken().await, json!([]), "a request is in flight");
     overdue(&lab).await;
     assert_eq!(sweep(&lab.ctx).await.unwrap().calls_settled, 1);
+    assert_eq!(taken().await, json!([]), "its worker may still know what it cost");
+    let later = "update nofx.llm_call set started_at = started_at - interval '5 minutes', due_at = due_at - interval '5 minutes',
+                                          ended_at = ended_at - interval '5 minutes'";
+    lab.admin.execute(later, &[]).await.unwrap();
     assert_eq!(taken().await, json!([{ "tenant_id": lab.tenant, "run_id": run }]));
 }
