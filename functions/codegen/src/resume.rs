@@ -1,6 +1,6 @@
 //! Where an attempt goes on after its step has waited for money.
 //!
-//! The gate `budget` names the request that had no money, and the models that failed before it. They are not asked again: what
+//! The gate `budget` names the request that the budget refused, and the models that failed before it. They are not asked again: what
 //! they answered is paid for.
 
 use shared::domain::budget_gate::{FailedModel, PendingRequest};
@@ -14,7 +14,7 @@ const MAX_FAILURES: usize = 50;
 /// The longest reason that it repeats, in characters.
 const MAX_REASON: usize = 500;
 
-/// What a gate says about the request that had no money.
+/// What a gate says about the request that the budget refused.
 pub(crate) fn pending(stopped: &RouteFailure) -> Option<PendingRequest> {
     let Attempt { position, provider, model, .. } = stopped.asked.as_deref()?;
     let earlier = stopped.failures.iter().filter(|failure| failure.position < *position);
@@ -30,7 +30,7 @@ pub(crate) fn pending(stopped: &RouteFailure) -> Option<PendingRequest> {
     Some(PendingRequest { provider: provider.as_str().to_owned(), model: model.clone(), failures })
 }
 
-/// Lets the plan begin with the request that had no money. If that cannot be asked any more, only the models that have failed are left out.
+/// Lets the plan begin with the request that the budget refused. If that cannot be asked any more, only the models that have failed are left out.
 /// Returns their failures.
 pub(crate) fn resume(plan: &mut Plan, pending: &PendingRequest) -> Vec<ModelFailure> {
     let is_pending = |attempt: &&Attempt| is(attempt, &pending.provider, &pending.model);

@@ -23,7 +23,7 @@ pub enum WaitsFor {
     Reserved,
 }
 
-/// The request that a budget does not cover, and which models failed before it. The step goes on with this request.
+/// The request that a budget refused, and the models that failed before it. The step resumes here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRequest {
     pub provider: String,
@@ -138,7 +138,7 @@ impl Outcome {
 }
 
 impl ClaimedStep {
-    /// The request for which the attempt before this one had no money, if it waited for some.
+    /// The request that a budget refused to the attempt before this one, if there is one.
     pub fn pending_request(&self) -> Option<PendingRequest> {
         let of_attempt_before = |subject: &&Map<String, Value>| {
             subject.get("attempt").and_then(Value::as_u64) == Some(u64::from(self.attempt).saturating_sub(1))

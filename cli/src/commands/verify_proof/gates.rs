@@ -160,23 +160,31 @@ fn attested(sources: &Sources<'_, '_>, report: &mut Report) {
         let has_ended = matches!(attempt_status(content, step, number), "succeeded" | "failed");
         let is_attestation = artifact["is_own"] == true && artifact["type"] == "gate_attestation";
         let is_alone = is_attestation && has_ended && !with_gates.contains(&of(artifact));
-        if is_alone && !has_no_verdict(sources, step, number) {
-            report
+        match is_alone.then(|| has_no_verdict(sources, step, number)) {
+            None | Some(Some(true)) => {}
+            Some(Some(false)) => report
                 .faults
-                .push(fault(format!("content.artifacts[{at}]"), "it is an attestation, and its gate is missing"));
+                .push(fault(format!("content.artifacts[{at}]"), "it is an attestation, and its gate is missing")),
+            Some(None) => report.missing.push(format!(
+                "attempt {number} of {step} left an attestation and no gate, and its evidence is not included"
+            )),
         }
     }
 }
 
-/// Whether a failed attempt says for the same reason as its evidence that it has no verdict: its runner was lost, for example.
-fn has_no_verdict(sources: &Sources<'_, '_>, step: &str, number: u64) -> bool {
+/// Whether a failed attempt says for the same reason as its evidence that it has no verdict: its runner was lost, for example. None
+/// if the evidence is not included.
+fn has_no_verdict(sources: &Sources<'_, '_>, step: &str, number: u64) -> Option<bool> {
     let Sources { content, index, documents, .. } = sources;
     let attempt = items(content, "attempts").iter().find(|one| one["step"] == step && one["attempt"] == number);
     let code = attempt.map_or("", |attempt| text(&attempt["error"]));
     let evidence = index.made(step, number).iter().find(|artifact| artifact["type"] == "gate_evidence");
     let document = evidence.and_then(|evidence| documents.get(text(&evidence["id"])));
-    let reason = document.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    !matches!(code, "" | "gate_failed") && reason.is_none_or(|evidence| evidence["reason"]["code"] == code)
+    if matches!(code, "" | "gate_failed") {
+        return Some(false);
+    }
+    let reason = serde_json::from_str::<Value>(document?).ok()?;
+    Some(reason["reason"]["code"] == code)
 }
 
 /// The result of each gate. By the rule of `nofx verify GATE`, one that is WARNED has not passed.

@@ -183,7 +183,7 @@ fn at_once(detail: &GateDetail) -> Markup {
             @if detail.gate.gate_type == BUDGET { "The budget of the run is raised, and " }
             b { bdi { (step) } }
             @if detail.gate.gate_type.starts_with(APPROVAL) { " starts" }
-            @else if detail.gate.gate_type == BUDGET { " goes on with the request that had no money" }
+            @else if detail.gate.gate_type == BUDGET { " resumes at the request that the budget refused" }
             @else { " runs again, with the checks of the change" }
             @if detail.run_status == RunStatus::Paused { ", when the run is resumed" }
             "."
